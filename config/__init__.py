@@ -1,0 +1,1 @@
+"""Settings, meters, plans, customers and entities, and the journal of their revisions."""

@@ -1,0 +1,1 @@
+"""What every part shares: errors, clock, positions, frame schemas, quantities, metric names."""

@@ -1,0 +1,1 @@
+"""The steps of the dataflow, one file each: pure logic beside its wiring."""
