@@ -1,0 +1,129 @@
+"""Settings of the processes: servers, paths, sizes. Each is also an environment variable `METERBRIDGE_...`.
+
+Nested settings use two underscores: `METERBRIDGE_REDIS__URL`, `METERBRIDGE_FLOW__EPOCH_S`. Nothing here may
+change what is stored or posted; what does lives in the configuration revision (`config.revision.Rules`).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Section(BaseModel):
+    """A group of settings; a misspelt name is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RedisSettings(Section):
+    """The event streams' server (Redis 7+ or Valkey)."""
+
+    url: str = "redis://127.0.0.1:6390/0"
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    streams: tuple[str, ...] = ("usage:0", "usage:1", "usage:2", "usage:3")
+    """Only ever grows at its end: the index of a stream is stored."""
+    read_entries: int = Field(default=1000, ge=1, le=100_000)
+    """COUNT of one XREAD; larger replies are slower per entry."""
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    socket_timeout_s: float = Field(default=30.0, gt=0)
+    idle_claim_ms: int = Field(default=250, ge=10)
+    """How often the watermark of an idle stream is advanced."""
+    fence: Literal["xsetid", "tick"] = "xsetid"
+    """How an idle claim is made safe; `tick` adds an entry, for servers that forbid XSETID."""
+
+
+class ClickHouseSettings(Section):
+    """The ClickHouse server, over HTTP."""
+
+    url: str = "http://127.0.0.1:8190"
+    username: str = "default"
+    password: SecretStr | None = None
+    database: str = Field(default="meterbridge", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    connect_timeout_s: float = Field(default=5.0, gt=0)
+    request_timeout_s: float = Field(default=60.0, gt=0)
+    insert_rows_max: int = Field(default=100_000, ge=1)
+    insert_bytes_max: int = Field(default=64 << 20, ge=1 << 20)
+    queue_bytes_max: int = Field(default=256 << 20, ge=1 << 20)
+    """Rows waiting for the writer thread, per table; when full the flow waits."""
+
+
+class LedgerSettings(Section):
+    """The ledger database. Empty: SQLite in the state directory."""
+
+    url: SecretStr = SecretStr("")
+
+
+class FlowSettings(Section):
+    """The metering flow. `id_shards` and `tenant_shards` are fixed at `migrate`."""
+
+    epoch_s: float = Field(default=2.0, gt=0, le=60)
+    workers: int = Field(default=1, ge=1, le=8)
+    id_shards: int = Field(default=4, ge=1, le=16)
+    tenant_shards: int = Field(default=4, ge=1, le=16)
+    customer_shards: int = Field(default=4, ge=1, le=16)
+    readers: int = Field(default=1, ge=1, le=64)
+    """Processes that read streams; stream i is read by reader i % readers. Fixed at `migrate`."""
+    item_events_max: int = Field(default=20_000, ge=1)
+    item_ms_max: int = Field(default=100, ge=1)
+    epoch_bytes_max: int = Field(default=256 << 20, ge=1 << 20)
+    recovery_partitions: int = Field(default=4, ge=1, le=64)
+
+
+class MetricsSettings(Section):
+    """Prometheus endpoint of the flow and the poster. Port 0: any free port."""
+
+    host: str = "127.0.0.1"
+    flow_port: int = Field(default=9465, ge=0, le=65535)
+    poster_port: int = Field(default=9466, ge=0, le=65535)
+
+
+class PosterSettings(Section):
+    """Delivery of documents to the ERP."""
+
+    poll_s: float = Field(default=1.0, gt=0)
+    batch_documents: int = Field(default=100, ge=1, le=10_000)
+    journal_directory: Path | None = None
+    """Where the journal adapter writes; default `<state_dir>/books`."""
+
+
+class LogSettings(Section):
+    """Logs go to standard error."""
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(BaseSettings):
+    """All settings. Sources, strongest first: environment, `meterbridge.yaml` section `settings`, defaults."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="METERBRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    state_dir: Path = Path(".meterbridge")
+    config_file: Path = Path("config/meterbridge.yaml")
+    redis: RedisSettings = RedisSettings()
+    clickhouse: ClickHouseSettings = ClickHouseSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    flow: FlowSettings = FlowSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    poster: PosterSettings = PosterSettings()
+    log: LogSettings = LogSettings()
+    environment: Literal["development", "production"] = "development"
+
+    @property
+    def ledger_url(self) -> str:
+        """Return the ledger's SQLAlchemy URL; may hold a password, never print it."""
+        return self.ledger.url.get_secret_value() or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"
+
+    @property
+    def books_dir(self) -> Path:
+        """Return where the journal adapter writes."""
+        return self.poster.journal_directory or self.state_dir / "books"
