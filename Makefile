@@ -1,0 +1,50 @@
+# Everything starts here. Needs only make and Python 3.11 or 3.12.
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12)))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test test-slow test-all lint format bench lock clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or 3.12 is needed and was not found on PATH; install one or run make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+setup: $(STAMP) ## Make the virtual environment from the hash-checked lock file
+
+demo: $(STAMP) ## Run everything once on a generated workload, on the embedded stack
+	@$(BIN)/meterbridge demo
+
+test: $(STAMP) ## All tests but the slow ones
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## The long tests
+	@$(BIN)/python -m pytest -m slow
+
+test-all: test test-slow ## All tests
+
+lint: $(STAMP) ## ruff and mypy strict, tests included
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Format and fix what can be fixed
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Benchmarks; results as JSON and docs/benchmarks.md
+	@$(BIN)/python -m bench.run
+
+lock: ## Pin all versions again (needs uv)
+	@uv pip compile -q pyproject.toml --extra embedded --extra postgres --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock
+
+clean: ## Remove what the targets made, except data under .meterbridge
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

@@ -1,0 +1,73 @@
+"""`meterbridge run`: the metering flow."""
+
+import threading
+import time
+from typing import Annotated
+
+import structlog
+import typer
+
+from cli.context import context
+
+log = structlog.get_logger()
+
+
+def run(
+    drain: Annotated[bool, typer.Option("--drain", help="End at the last ids seen at the start.")] = False,
+    accept_gap: Annotated[
+        bool, typer.Option("--accept-gap", help="Record entries lost by trimming and go on.")
+    ] = False,
+    process_id: Annotated[int, typer.Option(help="Which process of the cluster this is.")] = 0,
+    addresses: Annotated[str, typer.Option(help="All processes as host:port, separated by ';'.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the ending as JSON.")] = False,
+) -> None:
+    """Run the metering flow: streams in, facts, rated rows and documents out."""
+    from flows import runtime  # noqa: PLC0415
+
+    cli = context()
+    cluster = runtime.Cluster(tuple(part for part in addresses.split(";") if part), process_id)
+    ending = runtime.run(
+        cli.settings,
+        cli.configuration(),
+        drain=drain,
+        accept_gap=accept_gap,
+        cluster=cluster,
+        on_start=_report_progress,
+    )
+    cli.result(
+        {"drained": ending.drained, "stopped": ending.stopped, "epoch_replayed": ending.replayed},
+        "drained: everything that was in the streams is booked"
+        if ending.drained
+        else "stopped; the last epoch is replayed at the next start"
+        if ending.replayed
+        else "stopped; all that was read is stored",
+        json=json,
+    )
+
+
+def _report_progress(stop: threading.Event) -> None:
+    """Log throughput, lag and watermark every ten seconds, as long as something moves."""
+    from prometheus_client import REGISTRY  # noqa: PLC0415
+
+    def total(name: str) -> float:
+        return sum(
+            sample.value
+            for metric in REGISTRY.collect()
+            for sample in metric.samples
+            if sample.name == name
+        )
+
+    def loop() -> None:
+        before, since_s = total("meterbridge_events_total"), time.monotonic()
+        while not stop.wait(10):
+            now, now_s = total("meterbridge_events_total"), time.monotonic()
+            if now != before:
+                log.info(
+                    "Events are being metered.",
+                    events=int(now),
+                    events_per_s=round((now - before) / (now_s - since_s)),
+                    lag_entries=int(total("meterbridge_lag_entries")),
+                )
+            before, since_s = now, now_s
+
+    threading.Thread(target=loop, name="progress", daemon=True).start()

@@ -1,0 +1,189 @@
+"""Runs the metering flow: lock, revisions, recovery, signals, and what an ending means.
+
+What happens if the process dies:
+ 1. before the lock: nothing was touched.
+ 2. after recording a configuration revision: it is in the journal, known from the next hour; the next start finds it.
+ 3. inside an epoch: the epoch is replayed; rows and documents replace themselves by identity.
+ 4. after the last epoch, before `promote_all`: documents stay STAGED; the next start promotes them.
+"""
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import structlog
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+
+from config.journal import next_revision
+from config.revision import Configuration, History
+from config.settings import Settings
+from core.clock import Clock, SystemClock
+from core.directory_lock import DirectoryLock
+from core.errors import MeterbridgeError, StopRequested
+from core.redis_client import connect as connect_redis
+from core.redis_client import server_time_ms
+from flows import health, metering
+from sinks import ledger, outbox
+from sinks.ledger import deployment, progress, revisions
+from sources.redis_streams import RedisStreamSource
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One process of several: all addresses in the same order everywhere, and which one this is."""
+
+    addresses: tuple[str, ...] = ()
+    process_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended. `replayed`: the last epoch was not committed and is replayed at the next start."""
+
+    drained: bool
+    stopped: bool
+    replayed: bool
+
+
+def prepare_history(settings: Settings, configuration: Configuration, clock: Clock) -> History:
+    """Journal the configuration if it is new, before it is used, and return all revisions."""
+    engine = ledger.connect(settings.ledger_url)
+    try:
+        deployment.fix(engine, settings)
+        known = revisions.load_history(engine)
+        with connect_redis(settings.redis) as client:
+            redis_ms = server_time_ms(client, settings.redis)
+        revision = next_revision(known, configuration, redis_ms, progress.watermark_ms(engine))
+        if revision is not None:
+            revisions.record_revision(engine, revision, clock.now())
+            log.info("A configuration revision was recorded.", version=revision.version,
+                     known_from_ms=revision.known_from_ms)
+            known = [*known, revision]
+        return History(known)
+    finally:
+        engine.dispose()
+
+
+def recovery(settings: Settings) -> RecoveryConfig:
+    """Return the engine's recovery configuration, made at the first start."""
+    directory = settings.state_dir / "recovery"
+    if not any(directory.glob("part-*.sqlite3")) if directory.exists() else True:
+        directory.mkdir(parents=True, exist_ok=True)
+        init_db_dir(directory, settings.flow.recovery_partitions)
+    return RecoveryConfig(str(directory))
+
+
+def run(
+    settings: Settings,
+    configuration: Configuration,
+    *,
+    drain: bool = False,
+    accept_gap: bool = False,
+    cluster: Cluster | None = None,
+    clock: Clock | None = None,
+    on_start: Callable[[threading.Event], None] | None = None,
+) -> Ending:
+    """Run the metering flow until it is drained, stopped by SIGTERM or SIGINT, or fails.
+
+    :raises LockHeld: another flow runs on this state directory.
+    :raises MeterbridgeError: whatever made it stop, with what to do about it.
+    """
+    cluster = cluster or Cluster()
+    clock = clock or SystemClock()
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    with DirectoryLock(settings.state_dir / f"flow-{cluster.process_id}.lock"):
+        history = prepare_history(settings, configuration, clock)
+        stop = threading.Event()
+        engine = ledger.connect(settings.ledger_url)
+        source = RedisStreamSource(
+            settings,
+            stop=stop,
+            drain=drain,
+            grace_s=history.latest.rules.grace_s,
+            high_water_ms=outbox.high_water_ms(engine),
+            accept_gap=accept_gap,
+            clock=clock,
+        )
+        table_sink, outbox_sink = metering.production_sinks(settings, stop)
+        flow = metering.build(settings, history, metering.Parts(source, table_sink, outbox_sink))
+        server = health.serve(settings.metrics, settings.metrics.flow_port)
+        log.info("The metering flow runs.", streams=list(settings.redis.streams), workers=settings.flow.workers,
+                 metrics=f"http://{settings.metrics.host}:{server.server_port}/metrics")
+        try:
+            if on_start is not None:
+                on_start(stop)
+            with stop_on_signals(stop):
+                replayed = execute(flow, settings, stop, cluster)
+            if not replayed:
+                outbox.promote_all(engine)
+        finally:
+            server.shutdown()
+            engine.dispose()
+        return Ending(drained=drain and not stop.is_set(), stopped=stop.is_set(), replayed=replayed)
+
+
+def execute(flow: Dataflow, settings: Settings, stop: threading.Event, cluster: Cluster) -> bool:
+    """Run the engine to its end and return whether the last epoch will be replayed.
+
+    The engine wraps what a callback raised; the cause that has a meaning for the user is raised instead.
+    """
+    from bytewax._bytewax import cluster_main  # noqa: PLC0415
+
+    try:
+        cluster_main(
+            flow,
+            list(cluster.addresses),
+            cluster.process_id,
+            epoch_interval=timedelta(seconds=settings.flow.epoch_s),
+            recovery_config=recovery(settings),
+            worker_count_per_proc=settings.flow.workers,
+        )
+    except BaseException as error:
+        cause = meaningful(error)
+        if isinstance(cause, StopRequested):
+            return True
+        if cause is not None and cause is not error:
+            raise cause from error
+        raise
+    return False
+
+
+def meaningful(error: BaseException) -> MeterbridgeError | None:
+    """Return the first of our own errors in an exception's chain of causes."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        if isinstance(current, MeterbridgeError):
+            return current
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+class stop_on_signals:  # noqa: N801
+    """Context in which SIGTERM and SIGINT set the flag; the sources then end and a last snapshot is taken."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        """Install the handlers where this is the main thread; elsewhere the caller owns the flag."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+
+    def __exit__(self, *_: object) -> None:
+        """Put the earlier handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
