@@ -1,0 +1,276 @@
+"""`verify`: replays the streams into empty scratch stores and compares them with the live ones, row by row.
+
+This is the proof of the first idea of the design: what is stored is a function of the streams and the recorded
+inputs alone. The replay uses the journaled revisions, not the files, and may use other batch, epoch and worker
+settings; only sealed rows are compared, up to the watermark the live books had reached.
+
+Writes nothing but the scratch database and directory, which it removes at the end.
+"""
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from config.revision import History
+from config.settings import Settings
+from core.clock import Clock, SystemClock
+from core.errors import FatalError, InvalidRequest
+from flows import metering
+from flows.runtime import Cluster, execute
+from sinks import clickhouse as clickhouse_sinks
+from sinks import ledger
+from sinks.clickhouse.client import connect
+from sinks.ledger import deployment, documents, progress, revisions
+from sinks.outbox import promote_all
+from sources.redis_streams import RedisStreamSource
+
+MS_PER_MINUTE = 60_000
+MS_PER_HOUR = 3_600_000
+SAMPLES_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One table: how many rows on each side, how many are on one side only, and a few of them."""
+
+    table: str
+    rows_live: int
+    rows_replayed: int
+    live_only: int
+    replayed_only: int
+    samples: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Tell whether both sides hold the same rows."""
+        return not (self.live_only or self.replayed_only) and self.rows_live == self.rows_replayed
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was proven: the span of arrival time replayed and every table's comparison."""
+
+    watermark_ms: int
+    entries_first_ms: int
+    entries_trimmed: int
+    comparisons: list[Comparison]
+
+    @property
+    def equal(self) -> bool:
+        """Tell whether everything is the same."""
+        return all(comparison.equal for comparison in self.comparisons)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self) | {"equal": self.equal}
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    columns: str
+    sealed: str
+    """Condition that keeps what is sealed below the watermark; parameters `minute` and `hour`."""
+
+
+TABLES = (
+    _Table(
+        "intake_counts_current",
+        "stream, ingest_minute, outcome, reason, events",
+        "ingest_minute < toDateTime({arrival_minute:Int64} * 60, 'UTC')",
+    ),
+    _Table(
+        "usage_facts_current",
+        "tenant, meter, dimensions, usage_minute, booked_minute, value, value_time, events, version",
+        "sealed = 1 AND booked_minute < toDateTime({minute:Int64} * 60, 'UTC')",
+    ),
+    _Table(
+        "rated_usage_current",
+        "customer, contract, entity, plan, plan_version, charge, price_row, meter, period_start, usage_hour,"
+        " booked_hour, accounting_period, line_kind, quantity, events, amount, revenue_amount, amount_before,"
+        " amount_after, currency, config_version, status",
+        "status != 'provisional' AND booked_hour < toDateTime({hour:Int64} * 3600, 'UTC')",
+    ),
+    _Table(
+        "financial_documents_current",
+        "key, digest, entity, customer, contract, currency, booked_hour, accounting_period, kind, total, lines",
+        "booked_hour < toDateTime({hour:Int64} * 3600, 'UTC')",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Settings of the replay that must not matter: other batch, epoch and worker settings."""
+
+    workers: int = 2
+    epoch_s: float = 0.7
+    item_events: int = 1_500
+    read_entries: int = 317
+
+
+def verify(
+    settings: Settings,
+    *,
+    replay: Replay | None = None,
+    scratch_name: str = "verify",
+    stop: threading.Event | None = None,
+    clock: Clock | None = None,
+    progress_callback: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Replay and compare.
+
+    :raises InvalidRequest: nothing was booked yet.
+    :raises Unreachable: a server does not answer.
+    """
+    replay = replay or Replay()
+    stop = stop or threading.Event()
+    live_ledger = ledger.connect(settings.ledger_url)
+    scratch = _scratch_settings(settings, replay, scratch_name)
+    try:
+        watermark_ms = progress.watermark_ms(live_ledger)
+        if not watermark_ms:
+            message = "nothing is booked yet: run `meterbridge run --drain` first"
+            raise InvalidRequest(message)
+        history = History(revisions.load_history(live_ledger))
+        _empty_scratch(settings, scratch)
+        progress_callback("replaying the streams")
+        source = _replay(scratch, history, watermark_ms, stop, clock or SystemClock())
+        progress_callback("comparing")
+        grace_ms = history.latest.rules.grace_s * 1000
+        comparisons = _compare_tables(settings, scratch, watermark_ms, grace_ms)
+        comparisons.append(_compare_ledgers(live_ledger, scratch, watermark_ms, grace_ms))
+        return Report(watermark_ms, source.first_ms, source.trimmed, comparisons)
+    finally:
+        live_ledger.dispose()
+        _drop_scratch(settings, scratch)
+
+
+def _scratch_settings(settings: Settings, replay: Replay, name: str) -> Settings:
+    """Return settings that write to a database, ledger and directory of their own."""
+    flow = settings.flow.model_copy(
+        update={
+            "workers": replay.workers,
+            "epoch_s": replay.epoch_s,
+            "item_events_max": replay.item_events,
+        }
+    )
+    return settings.model_copy(
+        update={
+            "state_dir": settings.state_dir / name,
+            "clickhouse": settings.clickhouse.model_copy(
+                update={"database": f"{settings.clickhouse.database}_{name}"}
+            ),
+            "ledger": settings.ledger.model_copy(update={"url": SecretStr("")}),
+            "redis": settings.redis.model_copy(update={"read_entries": replay.read_entries}),
+            "flow": flow,
+        }
+    )
+
+
+def _empty_scratch(settings: Settings, scratch: Settings) -> None:
+    _drop_scratch(settings, scratch)
+    scratch.state_dir.mkdir(parents=True)
+    clickhouse_sinks.migrate(scratch.clickhouse)
+    ledger.migrate(scratch.ledger_url)
+    live, empty = ledger.connect(settings.ledger_url), ledger.connect(scratch.ledger_url)
+    try:
+        deployment.fix(empty, scratch)
+        for revision, recorded_at in revisions.recorded(live):
+            revisions.record_revision(empty, revision, recorded_at)
+    finally:
+        live.dispose()
+        empty.dispose()
+
+
+def _drop_scratch(settings: Settings, scratch: Settings) -> None:
+    if scratch.clickhouse.database == settings.clickhouse.database:
+        message = "verify would drop the live database: this is a defect, please report it"
+        raise FatalError(message)
+    with connect(settings.clickhouse) as client:
+        client.command("DROP DATABASE IF EXISTS {name:Identifier}", parameters={"name": scratch.clickhouse.database})
+    shutil.rmtree(scratch.state_dir, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    first_ms: int
+    trimmed: int
+
+
+def _replay(
+    scratch: Settings, history: History, watermark_ms: int, stop: threading.Event, clock: Clock
+) -> _Span:
+    source = RedisStreamSource(
+        scratch,
+        stop=stop,
+        read_only=True,
+        end_watermark_ms=watermark_ms,
+        grace_s=history.latest.rules.grace_s,
+        clock=clock,
+    )
+    table_sink, outbox_sink = metering.production_sinks(scratch, stop)
+    flow = metering.build(scratch, history, metering.Parts(source, table_sink, outbox_sink))
+    execute(flow, scratch, stop, Cluster())
+    engine = ledger.connect(scratch.ledger_url)
+    try:
+        promote_all(engine)
+    finally:
+        engine.dispose()
+    return _Span(source.first_entry_ms, source.entries_trimmed)
+
+
+def _bounds(watermark_ms: int, grace_ms: int) -> dict[str, int]:
+    return {
+        "arrival_minute": watermark_ms // MS_PER_MINUTE,
+        "minute": (watermark_ms - grace_ms) // MS_PER_MINUTE,
+        "hour": (watermark_ms - grace_ms) // MS_PER_HOUR,
+    }
+
+
+def _compare_tables(
+    settings: Settings, scratch: Settings, watermark_ms: int, grace_ms: int
+) -> list[Comparison]:
+    parameters: dict[str, Any] = _bounds(watermark_ms, grace_ms)
+    comparisons = []
+    with connect(settings.clickhouse) as client:
+        for table in TABLES:
+            sides = [
+                f"SELECT {table.columns} FROM {database}.{table.name} WHERE {table.sealed}"  # noqa: S608
+                for database in (settings.clickhouse.database, scratch.clickhouse.database)
+            ]
+            counts = [_count(client, side, parameters) for side in sides]
+            only = [f"{sides[0]} EXCEPT {sides[1]}", f"{sides[1]} EXCEPT {sides[0]}"]
+            missing = [_count(client, query, parameters) for query in only]
+            samples = []
+            for label, query, number in zip(("live", "replay"), only, missing, strict=True):
+                if number:
+                    rows = client.query(f"{query} LIMIT {SAMPLES_MAX}", parameters=parameters).result_rows
+                    samples.extend(f"only in {label}: {row}" for row in rows)
+            comparisons.append(Comparison(table.name, *counts, *missing, samples))
+    return comparisons
+
+
+def _count(client: Any, query: str, parameters: dict[str, Any]) -> int:
+    return int(client.query(f"SELECT count() FROM ({query})", parameters=parameters).result_rows[0][0])  # noqa: S608
+
+
+def _compare_ledgers(live: Any, scratch: Settings, watermark_ms: int, grace_ms: int) -> Comparison:
+    hour = _bounds(watermark_ms, grace_ms)["hour"]
+    replayed_engine = ledger.connect(scratch.ledger_url)
+    try:
+        ours = documents.digests_before(live, hour)
+        theirs = documents.digests_before(replayed_engine, hour)
+    finally:
+        replayed_engine.dispose()
+    live_only = ours.items() - theirs.items()
+    replayed_only = theirs.items() - ours.items()
+    samples = [f"only in live: {item}" for item in sorted(live_only)[:SAMPLES_MAX]]
+    samples += [f"only in replay: {item}" for item in sorted(replayed_only)[:SAMPLES_MAX]]
+    return Comparison(
+        "ledger documents", len(ours), len(theirs), len(live_only), len(replayed_only), samples
+    )
