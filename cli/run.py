@@ -50,12 +50,7 @@ def _report_progress(stop: threading.Event) -> None:
     from prometheus_client import REGISTRY  # noqa: PLC0415
 
     def total(name: str) -> float:
-        return sum(
-            sample.value
-            for metric in REGISTRY.collect()
-            for sample in metric.samples
-            if sample.name == name
-        )
+        return sum(sample.value for metric in REGISTRY.collect() for sample in metric.samples if sample.name == name)
 
     def loop() -> None:
         before, since_s = total("meterbridge_events_total"), time.monotonic()

@@ -32,9 +32,7 @@ def _sample(name: str, **labels: str) -> float | None:
 
 
 def _all_samples(name: str) -> list[float]:
-    return [
-        sample.value for metric in REGISTRY.collect() for sample in metric.samples if sample.name == name
-    ]
+    return [sample.value for metric in REGISTRY.collect() for sample in metric.samples if sample.name == name]
 
 
 def liveness(now_s: float) -> tuple[bool, dict[str, Any]]:

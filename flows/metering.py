@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import bytewax.operators as op
-from bytewax.dataflow import Dataflow, KeyedStream
+from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
-from bytewax.operators import StatefulBatchLogic
+from bytewax.operators import KeyedStream, StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink
 
 from config.revision import History
@@ -59,9 +59,7 @@ def build(settings: Settings, history: History, parts: Parts) -> Dataflow:
     booked = _keyed(steps.BOOK, partials, book_builder(settings, history))
     _write("usage_facts", booked, parts)
 
-    facts = op.flat_map_batch(
-        steps.TO_CUSTOMER, booked, routing.to_customer_shards(history, shards.customer_shards)
-    )
+    facts = op.flat_map_batch(steps.TO_CUSTOMER, booked, routing.to_customer_shards(history, shards.customer_shards))
     rated = _keyed(steps.RATE, facts, rate_builder(settings, history))
     _write("rated_usage", rated, parts)
     _write("exceptions", op.merge("all_exceptions", booked, rated), parts)
@@ -101,7 +99,13 @@ def dedupe_builder(settings: Settings, history: History) -> Build:
         key = ID_KEYS[shard]
         log = _id_log(settings.state_dir / "dedupe" / key, state and state["log"])
         return DedupeLogic(
-            key, log, history, settings.flow.tenant_shards, partial_sums, state, senders=reader_names(settings)
+            key,
+            log,
+            history,
+            settings.flow.tenant_shards,
+            partial_sums,
+            state,
+            senders=reader_names(settings),
         )
 
     return build_logic

@@ -63,8 +63,11 @@ def prepare_history(settings: Settings, configuration: Configuration, clock: Clo
         revision = next_revision(known, configuration, redis_ms, progress.watermark_ms(engine))
         if revision is not None:
             revisions.record_revision(engine, revision, clock.now())
-            log.info("A configuration revision was recorded.", version=revision.version,
-                     known_from_ms=revision.known_from_ms)
+            log.info(
+                "A configuration revision was recorded.",
+                version=revision.version,
+                known_from_ms=revision.known_from_ms,
+            )
             known = [*known, revision]
         return History(known)
     finally:
@@ -114,8 +117,12 @@ def run(
         table_sink, outbox_sink = metering.production_sinks(settings, stop)
         flow = metering.build(settings, history, metering.Parts(source, table_sink, outbox_sink))
         server = health.serve(settings.metrics, settings.metrics.flow_port)
-        log.info("The metering flow runs.", streams=list(settings.redis.streams), workers=settings.flow.workers,
-                 metrics=f"http://{settings.metrics.host}:{server.server_port}/metrics")
+        log.info(
+            "The metering flow runs.",
+            streams=list(settings.redis.streams),
+            workers=settings.flow.workers,
+            metrics=f"http://{settings.metrics.host}:{server.server_port}/metrics",
+        )
         try:
             if on_start is not None:
                 on_start(stop)

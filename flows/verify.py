@@ -162,9 +162,7 @@ def _scratch_settings(settings: Settings, replay: Replay, name: str) -> Settings
     return settings.model_copy(
         update={
             "state_dir": settings.state_dir / name,
-            "clickhouse": settings.clickhouse.model_copy(
-                update={"database": f"{settings.clickhouse.database}_{name}"}
-            ),
+            "clickhouse": settings.clickhouse.model_copy(update={"database": f"{settings.clickhouse.database}_{name}"}),
             "ledger": settings.ledger.model_copy(update={"url": SecretStr("")}),
             "redis": settings.redis.model_copy(update={"read_entries": replay.read_entries}),
             "flow": flow,
@@ -202,9 +200,7 @@ class _Span:
     trimmed: int
 
 
-def _replay(
-    scratch: Settings, history: History, watermark_ms: int, stop: threading.Event, clock: Clock
-) -> _Span:
+def _replay(scratch: Settings, history: History, watermark_ms: int, stop: threading.Event, clock: Clock) -> _Span:
     source = RedisStreamSource(
         scratch,
         stop=stop,
@@ -232,9 +228,7 @@ def _bounds(watermark_ms: int, grace_ms: int) -> dict[str, int]:
     }
 
 
-def _compare_tables(
-    settings: Settings, scratch: Settings, watermark_ms: int, grace_ms: int
-) -> list[Comparison]:
+def _compare_tables(settings: Settings, scratch: Settings, watermark_ms: int, grace_ms: int) -> list[Comparison]:
     parameters: dict[str, Any] = _bounds(watermark_ms, grace_ms)
     comparisons = []
     with connect(settings.clickhouse) as client:
@@ -271,6 +265,4 @@ def _compare_ledgers(live: Any, scratch: Settings, watermark_ms: int, grace_ms: 
     replayed_only = theirs.items() - ours.items()
     samples = [f"only in live: {item}" for item in sorted(live_only)[:SAMPLES_MAX]]
     samples += [f"only in replay: {item}" for item in sorted(replayed_only)[:SAMPLES_MAX]]
-    return Comparison(
-        "ledger documents", len(ours), len(theirs), len(live_only), len(replayed_only), samples
-    )
+    return Comparison("ledger documents", len(ours), len(theirs), len(live_only), len(replayed_only), samples)
