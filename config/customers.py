@@ -87,5 +87,3 @@ class Customer(Model):
         if isinstance(value, list | tuple):
             return [{"id": item} if isinstance(item, str) else item for item in value]
         return value
-
-

@@ -103,9 +103,7 @@ class LogSettings(Section):
 class Settings(BaseSettings):
     """All settings. Sources, strongest first: environment, `meterbridge.yaml` section `settings`, defaults."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="METERBRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="METERBRIDGE_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     state_dir: Path = Path(".meterbridge")
     config_file: Path = Path("config/meterbridge.yaml")
