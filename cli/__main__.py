@@ -1,0 +1,5 @@
+"""`python -m cli` is `meterbridge`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,181 @@
+"""The command `meterbridge`. Each command is a file of its own, imported when it is called."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from cli.context import Context, context, start
+from core.errors import ConfigError, InvalidRequest, MeterbridgeError
+
+
+class Entry(NamedTuple):
+    """Where a command is: a function, or a typer app with commands of its own."""
+
+    target: str
+    help: str
+
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "demo": Entry("cli.demo:demo", "Show the whole way from events to the books, on this machine."),
+    "up": Entry("cli.stack_commands:up", "Start the embedded servers: Valkey, ClickHouse, ledger."),
+    "down": Entry("cli.stack_commands:down", "Stop the embedded servers; their data stays."),
+    "status": Entry("cli.stack_commands:status", "Show which embedded servers run, and where."),
+    "migrate": Entry("cli.migrate:migrate", "Create or update tables, streams and the journaled configuration."),
+    "doctor": Entry("cli.doctor:doctor", "Check versions, servers, rights and disk, and say what to fix."),
+    "config": Entry("cli.config_commands:app", "Check the configuration, print its JSON schema."),
+    "run": Entry("cli.run:run", "Run the metering flow."),
+    "post": Entry("cli.post:post", "Deliver financial documents to the ERP."),
+    "send": Entry("cli.send:send", "Send CloudEvents from a file into the streams."),
+    "simulate": Entry("cli.simulate:simulate", "Generate load: deterministic events of many tenants."),
+    "quote": Entry("cli.quote:quote", "Price quantities with a plan."),
+    "verify": Entry("cli.verify:verify", "Replay the streams and compare with what is stored."),
+}
+"""All commands in the order of `--help`. The help text stands here too, so that listing imports nothing."""
+
+
+def _set_json(value: bool) -> bool:
+    if value:
+        context().json = True
+    return value
+
+
+def _template(
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON for machines.", callback=_set_json, expose_value=False),
+    ] = False,
+) -> None:
+    """Hold the option that every command gets."""
+
+
+def _build(target: Any, name: str, text: str) -> Any:
+    """Return the click command of a function or typer app."""
+    if isinstance(target, typer.Typer):
+        return get_command(target)
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command(name)(target)
+    command = get_command(single)
+    command.help = command.help or text
+    return command
+
+
+def _add_json(command: Any) -> None:
+    """Give the command, or each of a group's, the option `--json` unless it has its own."""
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            _add_json(inner)
+        return
+    if any("--json" in parameter.opts for parameter in command.params):
+        return
+    template = typer.Typer(add_completion=False)
+    template.command("template")(_template)
+    command.params.extend(parameter for parameter in get_command(template).params if "--json" in parameter.opts)
+
+
+def load_command(name: str) -> Any:
+    """Import a command and return it for click. Raises InvalidRequest if a package it needs is missing."""
+    entry = COMMANDS[name]
+    module, _, attribute = entry.target.partition(":")
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        message = (
+            f"the command {name} needs the package {error.name}, which is not installed:"
+            " install meterbridge[embedded], or meterbridge[postgres] for PostgreSQL"
+        )
+        raise InvalidRequest(message) from error
+    command = _build(target, name, entry.help)
+    command.name = name
+    _add_json(command)
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """Lists all commands without importing them; imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in with the table's help: enough for `--help` and completion."""
+        entry = COMMANDS.get(cmd_name)
+        return None if entry is None else TyperCommand(cmd_name, help=entry.help)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the real command for a call."""
+        self.commands = {name: TyperCommand(name) for name in COMMANDS}  # for "did you mean"
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        return name, stand_in if name is None else load_command(name), rest
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="meterbridge",
+    help="Turns product usage events into exact, explainable money in the ERP.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+        try:
+            text = version("meterbridge")
+        except PackageNotFoundError:
+            text = "(from a source tree)"
+        sys.stdout.write(f"meterbridge {text}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file, or directory of *.yaml. Default: METERBRIDGE_CONFIG_FILE, config/meterbridge.yaml."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    _show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    start(Context(config=config, json=as_json))
+
+
+def _report(error: MeterbridgeError) -> None:
+    current = context()
+    if current.json:
+        from cli.output import to_json  # noqa: PLC0415
+
+        problems = error.problems if isinstance(error, ConfigError) else []
+        data = {"error": type(error).__name__, "message": str(error), "problems": problems}
+        sys.stderr.write(to_json(data) + "\n")
+    elif isinstance(error, ConfigError):
+        count = len(error.problems)
+        lines = "".join(f"  {text}\n" for text in error.problems)
+        sys.stderr.write(f"error: the configuration has {count} problem{'s' * (count != 1)}:\n{lines}")
+    else:
+        sys.stderr.write(f"error: {error}\n")
+
+
+def main() -> None:
+    """Run the command line. Errors of `core.errors` end with their exit code and no traceback."""
+    try:
+        app()
+    except MeterbridgeError as error:
+        _report(error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
