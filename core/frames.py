@@ -69,10 +69,14 @@ PARTIAL_SCHEMA: Final = {
     "booked_minute": pl.Int64,
     "value": QUANTITY,  # merged by the meter's own function; null for unique_count
     "value_time_us": pl.Int64,  # `latest`: event time of the winner; else 0
-    "entry_ms": pl.Int64,  # `latest`: position of the winner; else the lowest position of the group
+    "entry_ms": pl.Int64,  # the lowest position of the group
     "stream": pl.UInt16,
     "entry_seq": pl.Int64,
     "entry_index": pl.Int32,
+    "winner_ms": pl.Int64,  # `latest`: position of the event that gives the value; else 0
+    "winner_stream": pl.UInt16,
+    "winner_seq": pl.Int64,
+    "winner_index": pl.Int32,
     "unique_hi": pl.UInt64,  # unique_count: digest of the counted value, one row per value; else 0
     "unique_lo": pl.UInt64,
     "events": pl.Int64,  # accepted minus voided
@@ -94,6 +98,16 @@ FACT_SCHEMA: Final = {
     "events": pl.Int64,
     "version": pl.UInt64,
     "sealed": pl.UInt8,
+}
+
+EXCEPTION_SCHEMA: Final = {
+    "kind": pl.String,  # a bounded set, such as `cardinality_limit`
+    "identity": pl.String,  # what it is about; a second row with the same kind and identity replaces the first
+    "tenant": pl.String,
+    "meter": pl.String,
+    "booked_minute": pl.Int64,
+    "detail": pl.String,
+    "events": pl.Int64,
 }
 
 RATED_SCHEMA: Final = {

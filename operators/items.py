@@ -85,3 +85,10 @@ class RatedRows:
 
     frame: pl.DataFrame
     watermark_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exceptions:
+    """Things a person should look at (EXCEPTION_SCHEMA); they follow from the events alone, like facts."""
+
+    frame: pl.DataFrame
