@@ -8,10 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from config.customers import Customer
 from config.entities import Entity
 from config.meters import Meter
 from config.plans import Plan, PlanVersion
+from config.problems import plain_errors
 from config.revision import Configuration
 from config.yaml_source import Location
 from core.currencies import is_known
@@ -134,37 +137,30 @@ def charge(draft: Draft, raw: Mapping[str, Any], base: Location) -> Iterator[Fin
     meter = draft.meter(name)
     if meter is None:
         if not draft.is_broken("meters", str(name)):
-            yield Finding((*base, "meter"), f"unknown meter {name!r}", _known(draft.meters))
+            yield Finding((*base, "meter"), f"unknown meter {name!r}", known(draft.meters))
         return
     conditions = raw.get("filter")
     for dimension in conditions if isinstance(conditions, Mapping) else ():
         if dimension not in meter.group_by:
-            known = ", ".join(meter.group_by) or "none"
+            dimensions = ", ".join(meter.group_by) or "none"
             yield Finding(
                 (*base, "filter", dimension),
                 f"the meter {meter.id} has no dimension {dimension!r}",
-                f"its dimensions are: {known}; add it to the meter's group_by",
+                f"its dimensions are: {dimensions}; add it to the meter's group_by",
             )
 
 
 def parse_findings(raw: Mapping[str, Any], base: Location) -> Iterator[Finding]:
     """Let the price engine read a raw charge; word what it refuses."""
-    from importlib.util import find_spec  # noqa: PLC0415
-
-    from pydantic import ValidationError  # noqa: PLC0415
-
-    if find_spec("operators.rating.charges") is None:  # removed as soon as the price engine is in the tree
-        return
-    from config.problems import plain_errors  # noqa: PLC0415
     from operators.rating.charges import parse_charge  # noqa: PLC0415  # it imports the models of this package
 
     try:
         parse_charge(dict(raw))
     except ValidationError as error:
         for location, message, hint in plain_errors(error):
-            yield Finding((*base, *location), message, hint)
-    except ValueError as error:
-        yield Finding(base, str(error))
+            # Behind the charge comes the name of its model, which is not a part of the file.
+            inner = location[1:] if location and location[0] == raw.get("model") else location
+            yield Finding((*base, *inner), message, hint)
 
 
 def filters_meet(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -230,11 +226,8 @@ def _customers(draft: Draft) -> Iterator[Finding]:
             )
 
 
-def _known(elements: Mapping[int, Any]) -> str:
+def known(elements: Mapping[int, Any]) -> str:
     """Return a hint that lists known ids, at most ten."""
     names = [element.id for element in elements.values()]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return f"known: {', '.join(names[:10]) or 'none'}{more}"
-
-
-known = _known

@@ -156,7 +156,7 @@ def roles_needed(contract: Contract, charges: list[dict[str, Any]]) -> dict[str,
         name = raw.get("id")
         default = "subscription_revenue" if raw.get("model") == "flat" else "usage_revenue"
         needed.setdefault(str(accounting.get("revenue_role") or default), f"charge {name}")
-        if raw.get("minimum") is not None:
+        if raw.get("minimum") not in (None, 0, "0"):
             needed.setdefault("shortfall_revenue", f"the minimum of charge {name}")
         if accounting.get("recognition") == "ratable":
             needed.setdefault("contract_liability", f"ratable recognition of charge {name}")

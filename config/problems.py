@@ -26,6 +26,8 @@ _HINTS: Final = {
     "float_parsing": "write a number",
     "bool_parsing": "write true or false",
     "literal_error": "use one of those listed",
+    "union_tag_not_found": "add `model`, such as per_unit, graduated or flat",
+    "union_tag_invalid": "write one of the models listed",
     "decimal_parsing": 'write a decimal as text, such as "0.25"',
     "datetime_parsing": "write a time such as 2026-01-01T00:00:00Z",
     "datetime_from_date_parsing": "write a time such as 2026-01-01T00:00:00Z",
@@ -73,7 +75,17 @@ def from_validation(
         location = (*base, *details["loc"])
         shown = location if details["type"] == "missing" else _shown(location, source)
         grouped.setdefault(shown, []).append(details)
-    return [_word(shown, group, source, place) for shown, group in grouped.items()]
+    return [
+        _word(shown, group, source, place)
+        for shown, group in grouped.items()
+        if not _is_consequence(shown, group, grouped)
+    ]
+
+
+def _is_consequence(location: Location, group: list[ErrorDetails], grouped: Iterable[Location]) -> bool:
+    """Tell whether a list is too short only because its elements have errors of their own."""
+    inner = any(other[: len(location)] == location and other != location for other in grouped)
+    return inner and all(details["type"] == "too_short" for details in group)
 
 
 def _shown(location: Location, source: Source) -> Location:
@@ -104,6 +116,8 @@ def _message(details: ErrorDetails) -> str:
         return "is missing"
     if kind == "extra_forbidden":
         return "is not a known field"
+    if kind == "union_tag_not_found":
+        return "has no model"
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return message[:1].lower() + message[1:]
 

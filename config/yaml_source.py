@@ -127,7 +127,7 @@ class _Reader:
                 continue
             if key in seen:
                 self.problems.append(
-                    f"{self.at(key_node)}: {key}: the key stands twice in one mapping (first in line {seen[key]})."
+                    f"{self.at(key_node)}: {'.'.join(map(str, (*location, key)))}: the key stands twice in one mapping (first in line {seen[key]})."
                     " hint: remove one"
                 )
                 continue
