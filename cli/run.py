@@ -8,6 +8,7 @@ import structlog
 import typer
 
 from cli.context import context
+from cli.output import emit
 
 log = structlog.get_logger()
 
@@ -19,7 +20,6 @@ def run(
     ] = False,
     process_id: Annotated[int, typer.Option(help="Which process of the cluster this is.")] = 0,
     addresses: Annotated[str, typer.Option(help="All processes as host:port, separated by ';'.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print the ending as JSON.")] = False,
 ) -> None:
     """Run the metering flow: streams in, facts, rated rows and documents out."""
     from flows import runtime  # noqa: PLC0415
@@ -34,15 +34,12 @@ def run(
         cluster=cluster,
         on_start=_report_progress,
     )
-    cli.result(
-        {"drained": ending.drained, "stopped": ending.stopped, "epoch_replayed": ending.replayed},
-        "drained: everything that was in the streams is booked"
-        if ending.drained
-        else "stopped; the last epoch is replayed at the next start"
-        if ending.replayed
-        else "stopped; all that was read is stored",
-        json=json,
-    )
+    said = "stopped: all that was read is stored"
+    if ending.replayed:
+        said = "stopped: the last epoch is replayed at the next start"
+    elif ending.drained:
+        said = "drained: everything that was in the streams is booked"
+    emit({"drained": ending.drained, "stopped": ending.stopped, "epoch_replayed": ending.replayed}, said)
 
 
 def _report_progress(stop: threading.Event) -> None:

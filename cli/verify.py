@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from cli.context import context
+from cli.output import emit, note, table
 from core.errors import InvariantViolation
 
 
@@ -14,7 +14,6 @@ def verify(
     workers: Annotated[int, typer.Option(min=1, max=8, help="Workers of the replay.")] = 2,
     epoch_s: Annotated[float, typer.Option(min=0.05, help="Epoch length of the replay, in seconds.")] = 0.7,
     item_events: Annotated[int, typer.Option(min=1, help="Events per item of the replay.")] = 1_500,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Replay the streams into empty scratch stores with other batch settings and compare row by row."""
     from flows import verify as verification  # noqa: PLC0415
@@ -23,17 +22,19 @@ def verify(
     report = verification.verify(
         cli.settings, replay=verification.Replay(workers=workers, epoch_s=epoch_s, item_events=item_events)
     )
-    table = Table("table", "live rows", "replayed rows", "only live", "only replay", "")
+    rows = []
     for row in report.comparisons:
-        verdict = "[green]equal[/]" if row.equal else "[red]DIFFERENT[/]"
         numbers = (row.rows_live, row.rows_replayed, row.live_only, row.replayed_only)
-        table.add_row(row.table, *(f"{number:,}" for number in numbers), verdict)
-    cli.result(report.to_plain(), table, json=json)
-    if not json:
-        upto = datetime.fromtimestamp(report.watermark_ms / 1000, UTC)
-        cli.console.print(f"Proven: everything that arrived before {upto:%Y-%m-%d %H:%M:%S} UTC.")
-        if report.entries_trimmed:
-            cli.console.print(f"Not proven: {report.entries_trimmed:,} entries trimmed from the streams earlier.")
+        rows.append([row.table, *(f"{number:,}" for number in numbers), "equal" if row.equal else "DIFFERENT"])
+    numeric = ("live rows", "replayed rows", "only live", "only replay")
+    upto = datetime.fromtimestamp(report.watermark_ms / 1000, UTC)
+    emit(
+        report.to_plain(),
+        table("Replay against what is stored", ("table", *numeric, "verdict"), rows, right=numeric),
+        f"Proven: everything that arrived before {upto:%Y-%m-%d %H:%M:%S} UTC.",
+    )
+    if report.entries_trimmed:
+        note(f"Not proven: {report.entries_trimmed:,} entries were trimmed from the streams before the replay.")
     if not report.equal:
         differing = [row for row in report.comparisons if not row.equal]
         samples = "\n".join(sample for row in differing for sample in row.samples)

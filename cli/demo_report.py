@@ -1,0 +1,248 @@
+"""What the demo shows at its end: numbers read back from the stores, and checks that they agree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from config.revision import Configuration
+from config.settings import Settings
+from core.currencies import exponent
+from core.reasons import VOID_TYPE
+from sinks import ledger
+from sinks.clickhouse.client import connect
+from sinks.ledger import documents
+
+TENANTS_SHOWN_MAX = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One identity: what is compared, the two numbers, and whether they agree."""
+
+    name: str
+    left: str
+    right: str
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether both sides are the same."""
+        return self.left == self.right
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything the demo prints, as plain values (`--json` prints the same)."""
+
+    entries: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    rejected_by_reason: dict[str, int] = field(default_factory=dict)
+    usage: list[dict[str, Any]] = field(default_factory=list)
+    corrections: list[dict[str, Any]] = field(default_factory=list)
+    amounts: list[dict[str, Any]] = field(default_factory=list)
+    unrated: list[dict[str, Any]] = field(default_factory=list)
+    documents: dict[str, int] = field(default_factory=dict)
+    books: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether every check holds."""
+        return all(check.holds for check in self.checks)
+
+
+class Reader:
+    """Reads the numbers of a finished run from ClickHouse, the ledger database and the books."""
+
+    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+        self._settings = settings
+        self._configuration = configuration
+        self._client = connect(settings.clickhouse)
+        self._engine = ledger.connect(settings.ledger_url)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+        self._engine.dispose()
+
+    def _rows(self, query: str, **parameters: Any) -> list[dict[str, Any]]:
+        database = self._settings.clickhouse.database
+        result = self._client.query(query.replace("@", f"{database}."), parameters=parameters)
+        return [dict(zip(result.column_names, row, strict=True)) for row in result.result_rows]
+
+    def report(self, sent: Mapping[str, int]) -> Report:
+        """Read everything and check it against what was sent."""
+        report = Report(entries=sent["entries"])
+        intake = self._rows("SELECT outcome, reason, sum(events) AS events FROM @intake_counts_current GROUP BY ALL")
+        for row in intake:
+            report.outcomes[row["outcome"]] = report.outcomes.get(row["outcome"], 0) + int(row["events"])
+            if row["outcome"] == "rejected":
+                report.rejected_by_reason[row["reason"]] = int(row["events"])
+        report.usage = self._usage()
+        report.corrections = self._rows(
+            "SELECT meter, sum(events) AS events, sum(value) AS value, count() AS facts,"
+            " max(dateDiff('minute', usage_minute, booked_minute)) AS minutes_late_max"
+            " FROM @usage_facts_current WHERE booked_minute > usage_minute AND meter IN {meters:Array(String)}"
+            " GROUP BY meter ORDER BY meter",
+            meters=self._additive(),
+        )
+        report.amounts = self._rows(
+            "SELECT customer, currency, sum(amount) AS amount, sum(events) AS events FROM @rated_usage_current"
+            " WHERE status = 'sealed' GROUP BY customer, currency ORDER BY amount DESC"
+        )
+        report.unrated = self._rows(
+            "SELECT tenant, meter, sum(quantity) AS quantity FROM @rated_usage_current WHERE status = 'unrated'"
+            " GROUP BY tenant, meter ORDER BY tenant, meter"
+        )
+        report.documents = documents.count_by_state(self._engine)
+        report.books = self._books()
+        report.checks = [*self._intake_checks(report, sent), *self._fact_checks(), *self._money_checks(report)]
+        return report
+
+    def _additive(self) -> list[str]:
+        return [meter.id for meter in self._configuration.meters if meter.aggregation in ("count", "sum")]
+
+    def _usage(self) -> list[dict[str, Any]]:
+        meters = self._additive()
+        columns = ", ".join(
+            f"sumIf(value, meter = {{m{index}:String}}) AS `{name}`" for index, name in enumerate(meters)
+        )
+        return self._rows(
+            f"SELECT tenant, {columns} FROM @usage_facts_current GROUP BY tenant"  # noqa: S608
+            f" ORDER BY `{meters[0]}` DESC",
+            **{f"m{index}": name for index, name in enumerate(meters)},
+        )
+
+    def _books(self) -> list[dict[str, Any]]:
+        from sinks.erp.journal import balances  # noqa: PLC0415
+
+        return [
+            {"entity": entity, "account": account, "currency": currency, "balance": balance}
+            for (entity, account, currency), balance in sorted(balances(self._settings.books_dir).items())
+        ]
+
+    def _intake_checks(self, report: Report, sent: Mapping[str, int]) -> list[Check]:
+        decided = sum(report.outcomes.values())
+        events = self._rows("SELECT count() AS n FROM @usage_events_current")[0]["n"]
+        checks = [
+            Check("events sent = accepted + duplicates + conflicts + rejected", f"{sent['events']:,}", f"{decided:,}"),
+            Check("accepted = rows in usage_events", f"{report.outcomes.get('accepted', 0):,}", f"{events:,}"),
+        ]
+        for outcome in ("accepted", "duplicate", "conflicting_duplicate", "rejected"):
+            if outcome in sent:
+                name = f"{outcome}: as the generator made them"
+                checks.append(Check(name, f"{sent[outcome]:,}", f"{report.outcomes.get(outcome, 0):,}"))
+        return checks
+
+    def _fact_checks(self) -> list[Check]:
+        """Check per meter: accepted events of its type, less voids, less exceptions = events in facts."""
+        accepted = {
+            row["type"]: row["n"]
+            for row in self._rows("SELECT type, count() AS n FROM @usage_events_current GROUP BY type")
+        }
+        voids = {
+            row["type"]: row["n"]
+            for row in self._rows(
+                "SELECT JSONExtractString(data, 'data', 'type') AS type, count() AS n FROM @usage_events_current"
+                " WHERE type = {void:String} GROUP BY type",
+                void=VOID_TYPE,
+            )
+        }
+        facts = {
+            row["meter"]: row["n"]
+            for row in self._rows("SELECT meter, sum(events) AS n FROM @usage_facts_current GROUP BY meter")
+        }
+        checks = []
+        for meter in self._configuration.meters:
+            if meter.filter:
+                continue
+            expected = accepted.get(meter.event_type, 0)
+            if meter.aggregation in ("count", "sum"):
+                expected -= voids.get(meter.event_type, 0)
+            checks.append(Check(f"{meter.id}: events in facts", f"{expected:,}", f"{facts.get(meter.id, 0):,}"))
+        return checks
+
+    def _money_checks(self, report: Report) -> list[Check]:
+        """Check that the rounded total of every charge and period is what the documents and the books hold."""
+        chains = self._rows(
+            "SELECT customer, contract, plan, plan_version, charge, price_row, period_start, currency,"
+            " sum(amount) AS amount FROM @rated_usage_current WHERE status = 'sealed' GROUP BY ALL"
+        )
+        rated: dict[str, Decimal] = {}
+        for row in chains:
+            step = Decimal(1).scaleb(-exponent(row["currency"]))
+            rounded = row["amount"].quantize(step, ROUND_HALF_UP)
+            rated[row["currency"]] = rated.get(row["currency"], Decimal(0)) + rounded
+        drafted = documents.net_totals(self._engine)
+        checks = [
+            Check(
+                f"{currency}: rated, rounded per charge and period = documents",
+                f"{amount:,}",
+                f"{drafted.get(currency, Decimal(0)):,}",
+            )
+            for currency, amount in sorted(rated.items())
+        ]
+        for currency, amount in sorted(drafted.items()):
+            booked = sum(
+                (row["balance"] for row in report.books if row["currency"] == currency and row["balance"] > 0),
+                Decimal(0),
+            )
+            checks.append(Check(f"{currency}: documents = debit balances in the books", f"{amount:,}", f"{booked:,}"))
+        seals = self._rows(
+            "SELECT f.meter AS meter, f.value AS facts, r.quantity AS rated FROM"
+            " (SELECT meter, sum(value) AS value FROM @usage_facts_current WHERE sealed = 1 GROUP BY meter) AS f"
+            " INNER JOIN (SELECT meter, sum(quantity) AS quantity FROM @rated_usage_current"
+            " WHERE status != 'provisional' AND line_kind NOT IN ('fee', 'true_up') GROUP BY meter) AS r"
+            " ON f.meter = r.meter WHERE f.meter IN {meters:Array(String)} ORDER BY meter",
+            meters=self._additive(),
+        )
+        checks.extend(
+            Check(
+                f"{row['meter']}: sealed facts = rated + unrated",
+                f"{row['facts'].normalize():,f}",
+                f"{row['rated'].normalize():,f}",
+            )
+            for row in seals
+        )
+        return checks
+
+
+def _table(title: str, rows: list[dict[str, Any]], limit: int | None = None) -> RenderableType:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    if not rows:
+        return Group(f"[bold]{title}[/]", "  none")
+    for name, value in rows[0].items():
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+    for row in rows[:limit]:
+        table.add_row(*(value if isinstance(value, str) else _number(value) for value in row.values()))
+    if limit is not None and len(rows) > limit:
+        table.add_row(f"... {len(rows) - limit} more", *[""] * (len(rows[0]) - 1))
+    return table
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return f"{value.quantize(Decimal('0.01')):,}" if value % 1 else f"{value.quantize(Decimal(1)):,}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def show(console: Console, report: Report) -> None:
+    """Print the report for a person."""
+    intake = [{"outcome": name, "events": number} for name, number in sorted(report.outcomes.items())]
+    intake += [{"outcome": f"  rejected: {name}", "events": n} for name, n in sorted(report.rejected_by_reason.items())]
+    console.print(_table(f"Intake of {report.entries:,} stream entries", intake))
+    console.print(_table("Usage per tenant", report.usage, TENANTS_SHOWN_MAX))
+    console.print(_table("Late usage, booked when it arrived", report.corrections))
+    console.print(_table("Amounts per customer, exact", report.amounts))
+    console.print(_table("Usage nobody pays for yet", report.unrated))
+    console.print(_table("Documents by state", [{"state": k, "documents": v} for k, v in report.documents.items()]))
+    console.print(_table("The books (journal)", report.books))
+    checks = Table(title="Do all these agree?", title_justify="left", title_style="bold")
+    for name in ("check", "one side", "other side", ""):
+        checks.add_column(name, justify="left" if name in ("check", "") else "right")
+    for check in report.checks:
+        checks.add_row(check.name, check.left, check.right, "[green]yes[/]" if check.holds else "[red]NO[/]")
+    console.print(checks)
