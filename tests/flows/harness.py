@@ -60,6 +60,11 @@ class Deployment:
             result = client.query(text.replace("@", f"{self.settings.clickhouse.database}."), parameters=parameters)
             return [tuple(row) for row in result.result_rows]
 
+    def query_command(self, text: str) -> None:
+        """Run a statement that returns nothing."""
+        with connect(self.settings.clickhouse) as client:
+            client.command(text)
+
     def outcomes(self) -> dict[tuple[str, str], int]:
         """Return the intake counts by outcome and reason."""
         rows = self.query("SELECT outcome, reason, sum(events) FROM @intake_counts_current GROUP BY outcome, reason")

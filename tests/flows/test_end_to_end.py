@@ -1,0 +1,115 @@
+"""The whole flow on real servers against the oracle, with one and two workers and other batch settings."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flows import runtime
+from flows.verify import Replay, verify
+from sinks import ledger
+from sinks.ledger import documents
+from sources.producer import Producer
+from sources.workload import Workload
+from tests.flows.conftest import Deploy
+from tests.flows.harness import Deployment, differences, read_streams
+from tests.flows.oracle import Oracle
+
+EVENTS = 6_000
+START = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
+
+
+def _workload(seed: int, events: int = EVENTS) -> Workload:
+    return Workload(seed=seed, events=events, start=START, end=START + timedelta(hours=7))
+
+
+def _send(deployed: Deployment, seed: int, batch: int) -> Workload:
+    workload = _workload(seed)
+    Producer(deployed.settings.redis).send(workload, batch=batch)
+    return workload
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch", "epoch_s", "item_events"),
+    [(1, 1, 0.3, 20_000), (2, 1, 0.1, 700), (1, 50, 0.05, 97)],
+    ids=["one-worker", "two-workers-small-items", "batched-entries-tiny-items"],
+)
+def test_stores_hold_what_the_oracle_says(
+    deployment: Deploy, workers: int, batch: int, epoch_s: float, item_events: int
+) -> None:
+    deployed = deployment(workers=workers, epoch_s=epoch_s, item_events_max=item_events)
+    workload = _send(deployed, seed=workers * 10 + batch, batch=batch)
+
+    ending = runtime.run(deployed.settings, deployed.configuration, drain=True)
+
+    assert ending.drained
+    expected = Oracle(deployed.configuration).run(
+        read_streams(deployed.settings.redis.url, deployed.settings.redis.streams)
+    )
+    assert deployed.outcomes() == dict(expected.outcomes)
+    assert sum(expected.outcomes.values()) == workload.expected["events"]
+    assert differences(deployed.facts(), expected) == []
+    assert deployed.query("SELECT count() FROM @usage_facts_current WHERE sealed = 0") == [(0,)]
+    accepted = sum(count for (outcome, _), count in expected.outcomes.items() if outcome == "accepted")
+    assert deployed.query("SELECT count() FROM @usage_events_current") == [(accepted,)]
+
+
+def test_documents_are_promoted_and_equal_the_rated_rows(deployment: Deploy) -> None:
+    deployed = deployment()
+    _send(deployed, seed=3, batch=1)
+    runtime.run(deployed.settings, deployed.configuration, drain=True)
+
+    engine = ledger.connect(deployed.settings.ledger_url)
+    states = documents.count_by_state(engine)
+    totals = documents.net_totals(engine)
+    engine.dispose()
+
+    assert states.get("PENDING", 0) > 0
+    assert "STAGED" not in states
+    rated = dict(
+        deployed.query(
+            "SELECT currency, sum(total) FROM (SELECT currency, round(sum(amount), 2) AS total"
+            " FROM @rated_usage_current WHERE status = 'sealed'"
+            " GROUP BY customer, contract, plan, plan_version, charge, price_row, period_start, currency)"
+            " GROUP BY currency"
+        )
+    )
+    assert totals == {currency: total for currency, total in rated.items() if total}
+
+
+def test_verify_finds_a_replay_with_other_settings_equal_and_an_edit_different(deployment: Deploy) -> None:
+    deployed = deployment()
+    _send(deployed, seed=4, batch=1)
+    runtime.run(deployed.settings, deployed.configuration, drain=True)
+
+    report = verify(deployed.settings, replay=Replay(workers=2, epoch_s=0.11, item_events=501, read_entries=97))
+    assert report.equal, report
+    assert all(comparison.rows_live > 0 for comparison in report.comparisons)
+
+    table = f"{deployed.settings.clickhouse.database}.usage_facts"
+    deployed.query_command(
+        f"ALTER TABLE {table} UPDATE value = value + 1 WHERE meter = 'requests' SETTINGS mutations_sync = 2"
+    )
+    report = verify(deployed.settings, replay=Replay(workers=1, epoch_s=0.2))
+    broken = {comparison.table for comparison in report.comparisons if not comparison.equal}
+    assert broken == {"usage_facts_current"}
+
+
+def test_a_run_in_pieces_equals_a_run_in_one(deployment: Deploy) -> None:
+    """Given two halves of a history with a drained run after each; then facts are as the oracle's of the whole."""
+    deployed = deployment(epoch_s=0.1)
+    records = list(_workload(seed=5))
+    half = len(records) // 2
+    producer = Producer(deployed.settings.redis)
+    producer.send(records[:half])
+    # While a history is being loaded no stream advances by the clock, or the second half would come too late.
+    with producer.loading():
+        runtime.run(deployed.settings, deployed.configuration, drain=True)
+        producer.send(records[half:])
+    runtime.run(deployed.settings, deployed.configuration, drain=True)
+
+    expected = Oracle(deployed.configuration).run(
+        read_streams(deployed.settings.redis.url, deployed.settings.redis.streams)
+    )
+    assert deployed.outcomes() == dict(expected.outcomes)
+    assert differences(deployed.facts(), expected) == []
+    assert verify(deployed.settings).equal
