@@ -1,1 +1,1 @@
-"""Part of Meterbridge."""
+"""Benchmarks: run by hand or `make bench`, never part of the tests."""

@@ -1,0 +1,142 @@
+"""End to end: events in Valkey (AOF everysec) -> flow with recovery -> rows in ClickHouse over HTTP, on one machine.
+
+The streams are filled first; then a flow process of its own drains them. Reported are the whole process (start and
+stop included) and the steady rate: events between the first and the last sample at which rows were read, over the
+time between. The run is checked: events sent = intake counts, and rows in ClickHouse = accepted events.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from bench.machine import describe
+from cli.demo import _free_port
+from config.settings import Settings
+from sinks.clickhouse.client import connect
+from sources.producer import Producer
+from sources.workload import Workload
+from stack.supervisor import Stack
+
+CONFIG = Path(__file__).parents[1] / "config" / "meterbridge.yaml"
+
+
+def main() -> None:
+    """Run once and print the result as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--batch", type=int, default=1, help="events per stream entry")
+    parser.add_argument("--epoch-s", type=float, default=2.0)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
+        result = run(Path(directory), arguments.events, arguments.batch, arguments.epoch_s)
+    text = orjson.dumps(result, option=orjson.OPT_INDENT_2).decode()
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(text + "\n")
+    sys.stdout.write(text + "\n")
+
+
+def run(directory: Path, events: int, batch: int, epoch_s: float) -> dict[str, Any]:
+    """Fill the streams, drain them with a flow process, and return the figures."""
+    base = Settings()
+    metrics_port = _free_port(0)
+    settings = base.model_copy(
+        update={
+            "state_dir": directory,
+            "redis": base.redis.model_copy(update={"url": f"redis://127.0.0.1:{_free_port(0)}/0"}),
+            "clickhouse": base.clickhouse.model_copy(update={"url": f"http://127.0.0.1:{_free_port(0)}"}),
+        }
+    )
+    environment = os.environ | {
+        "METERBRIDGE_CONFIG_FILE": str(CONFIG),
+        "METERBRIDGE_STATE_DIR": str(directory),
+        "METERBRIDGE_REDIS__URL": settings.redis.url,
+        "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
+        "METERBRIDGE_FLOW__EPOCH_S": str(epoch_s),
+        "METERBRIDGE_METRICS__FLOW_PORT": str(metrics_port),
+    }
+    stack = Stack(settings)
+    stack.start()
+    try:
+        subprocess.run([sys.executable, "-m", "cli", "migrate"], env=environment, check=True, capture_output=True)
+        start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)
+        workload = Workload(seed=11, events=events, start=start, end=start + timedelta(hours=29))
+        sent = Producer(settings.redis).send(workload, batch=batch)
+        figures = _drain(environment, f"http://127.0.0.1:{metrics_port}/metrics", sent.events)
+        figures |= _check(settings, sent.events)
+    finally:
+        stack.stop()
+    return {
+        "name": "end_to_end",
+        "events": sent.events,
+        "entries": sent.entries,
+        "events_per_entry": batch,
+        "epoch_s": epoch_s,
+        "send_events_per_s": round(sent.events / sent.seconds),
+        **figures,
+        "machine": describe(),
+    }
+
+
+def _drain(environment: dict[str, str], url: str, events: int) -> dict[str, Any]:
+    began_s = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "run", "--drain"], env=environment, stdout=subprocess.DEVNULL
+    )
+    samples: list[tuple[float, float, float]] = []
+    while process.poll() is None:
+        time.sleep(0.2)
+        try:
+            text = httpx.get(url, timeout=5).text
+        except httpx.HTTPError:
+            continue
+        samples.append(
+            (time.monotonic(), _sum(text, "meterbridge_events_total{"), _sum(text, "process_cpu_seconds_total"))
+        )
+    seconds = time.monotonic() - began_s
+    if process.returncode:
+        message = f"the flow ended with {process.returncode}"
+        raise SystemExit(message)
+    busy = [sample for sample in samples if sample[1] > 0]
+    first = busy[0]
+    last = next((sample for sample in busy if sample[1] >= busy[-1][1]), busy[-1])
+    steady = (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
+    return {
+        "seconds_whole_process": round(seconds, 2),
+        "events_per_s_whole_process": round(events / seconds),
+        "events_per_s_steady": round(steady),
+        "flow_cpu_s": round(samples[-1][2], 2),
+        "flow_cpu_us_per_event": round(samples[-1][2] / events * 1e6, 2),
+    }
+
+
+def _sum(text: str, prefix: str) -> float:
+    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(prefix))
+
+
+def _check(settings: Settings, events: int) -> dict[str, Any]:
+    with connect(settings.clickhouse) as client:
+        database = settings.clickhouse.database
+        decided = client.query(f"SELECT sum(events) FROM {database}.intake_counts_current").result_rows[0][0]
+        accepted = client.query(
+            f"SELECT sum(events) FROM {database}.intake_counts_current WHERE outcome = 'accepted'"
+        ).result_rows[0][0]
+        rows = client.query(f"SELECT count() FROM {database}.usage_events_current").result_rows[0][0]
+    if decided != events or accepted != rows:
+        message = f"sent {events}, decided {decided}; accepted {accepted}, stored {rows}"
+        raise SystemExit(message)
+    return {"decided": int(decided), "rows_in_clickhouse": int(rows)}
+
+
+if __name__ == "__main__":
+    main()
