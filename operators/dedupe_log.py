@@ -1,0 +1,261 @@
+"""The id log: an exact set of 128-bit digests with a payload, append-only, one per shard, on local disk.
+
+Used by one worker thread. The numbers in the comments are the steps of the protocol; each says what happens if
+the process dies there. Records are numbered from 0 for ever.
+
+Guarantee: after a resume the set is exactly what it was at the snapshot; it never starts empty in silence.
+Unit of parallelism: one log per shard directory, guarded by a lock.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from core.directory_lock import DirectoryLock
+from core.errors import InvariantViolation
+from operators import dedupe_filter, dedupe_manifest, dedupe_open, dedupe_seal, dedupe_tail
+from operators.dedupe_disk import Disk, SystemDisk
+from operators.dedupe_manifest import Manifest
+from operators.dedupe_open import FORMAT, Opened
+from operators.dedupe_run import U32, U64, Records, Run
+from operators.dedupe_segment import Segment
+from operators.dedupe_tail import TailFile
+
+SEAL_RECORDS: Final = 1 << 20
+"""A tail file of this many records is closed, to be sealed when it is durable."""
+DAY_RECORDS_MIN: Final = 1 << 16
+"""A tail file of at least this many records is closed when its arrival day ends."""
+MINUTES_PER_DAY: Final = 1440
+
+Found = tuple[npt.NDArray[np.bool_], U64, U32]
+
+
+class IdLog:
+    """The exact set of one shard. Build it with `open`; close it only where a process outlives its flow."""
+
+    def __init__(self, directory: Path, lock: DirectoryLock, disk: Disk, opened: Opened, seal_records: int) -> None:
+        self._directory = directory
+        self._lock = lock
+        self._disk = disk
+        self._manifest: Manifest = opened.manifest
+        self._log_id = bytes.fromhex(opened.manifest.log_id)
+        self._segments: list[Segment] = opened.segments
+        self._tail: list[TailFile] = opened.tail
+        self._end = opened.end
+        self._chain = opened.chain
+        self._expired_before = opened.expired_before
+        self._seal_records = seal_records
+        self._durable_end = opened.end
+        self._durable_expired_before = opened.expired_before
+        self._handed_out: tuple[int, int] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        resume: dict[str, Any] | None,
+        *,
+        disk: Disk | None = None,
+        seal_records: int = SEAL_RECORDS,
+    ) -> "IdLog":
+        """Open the log of a shard directory, made if absent.
+
+        :param resume: what `snapshot` returned, from the recovery state; None if there is none.
+        :param seal_records: records after which a tail file is closed.
+        :raises LockHeld: another process has the directory.
+        :raises StateMismatch: the state and the log do not belong together, or the log is damaged; the message
+            says what to do. Nothing was changed.
+        :raises DiskFailed: the disk refused.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = DirectoryLock(directory / "lock")  # 1. held for the process's life
+        try:
+            disk = disk or SystemDisk()
+            opened = dedupe_open.open_log(directory, resume, disk, lambda: os.urandom(16).hex())
+        except BaseException:
+            lock.release()
+            raise
+        return cls(directory, lock, disk, opened, seal_records)
+
+    def find(self, hi: U64, lo: U64, horizon_from_minute: int | npt.NDArray[Any]) -> Found:
+        """Look digests up: whether each was seen, with which payload and at which arrival minute.
+
+        Of an id with several records the newest counts. `found` is False if it arrived before the horizon,
+        whichever files exist; payload and minute are only meaningful where `found` is True.
+
+        :param horizon_from_minute: first arrival minute that counts, one for all or one per digest.
+        """
+        found = np.zeros(len(hi), dtype=np.bool_)
+        content = np.zeros(len(hi), dtype=np.uint64)
+        minute = np.zeros(len(hi), dtype=np.uint32)
+        top, mask = dedupe_filter.tops(hi), dedupe_filter.masks(lo)
+        for run in self._newest_first():
+            keys = run.candidates(top, mask)
+            if not len(keys):
+                continue
+            keys = keys[~found[keys]]
+            if not len(keys):
+                continue
+            here, places = run.locate(hi[keys], lo[keys])
+            keys = keys[here]
+            found[keys] = True
+            content[keys], minute[keys] = run.read(places[here])
+        found &= minute >= horizon_from_minute
+        return found, content, minute
+
+    def append(self, hi: U64, lo: U64, content: U64, arrival_minute: U32) -> None:
+        """Add records, in order. Arrival minutes are whole minutes since 1970.
+
+        2. A frame goes to the tail file and into the index. Dying here: frames behind the last snapshot are cut
+        off at the next start, and the epoch is replayed.
+        """
+        records = Records(
+            np.ascontiguousarray(hi, np.uint64),
+            np.ascontiguousarray(lo, np.uint64),
+            np.ascontiguousarray(content, np.uint64),
+            np.ascontiguousarray(arrival_minute, np.uint32),
+        )
+        for at in range(0, len(records), dedupe_tail.FRAME_RECORDS_MAX):
+            part = records.take(slice(at, at + dedupe_tail.FRAME_RECORDS_MAX))
+            file = self._open_tail(int(part.minute[0]) // MINUTES_PER_DAY)
+            data, self._chain = dedupe_tail.frame(part, self._end, self._chain)
+            self._disk.append(file.path, data)
+            file.runs.add(part)
+            self._end += len(part)
+            file.end, file.chain, file.dirty = self._end, self._chain, True
+
+    def expire(self, before_minute: int) -> None:
+        """Say that records which arrived before that minute will never be asked for again."""
+        self._expired_before = max(self._expired_before, before_minute)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Make everything appended durable and return the plain value to resume from.
+
+        3. Sync the tail files, and the directory for new ones. Dying here: the last durable snapshot counts, and
+        what was synced behind it is cut off.
+        """
+        new = False
+        for file in self._tail:
+            if file.dirty:
+                self._disk.sync(file.path)
+                new |= file.new
+                file.dirty = file.new = False
+        if new:
+            self._disk.sync_directory(self._directory)
+        self._handed_out = (self._end, self._expired_before)
+        return {
+            "format": FORMAT,
+            "log": self._manifest.log_id,
+            "length": self._end,
+            "chain": self._chain,
+            "expired_before": self._expired_before,
+        }
+
+    def committed(self) -> None:
+        """Take the last snapshot as durable everywhere; called first thing after it, before any `append`.
+
+        4. Record in the manifest, once, that this log is in use. Dying before: a start without state begins
+        anew, which is right, since no epoch was committed. Dying after: a start without state is refused.
+        5. Seal closed tail files below the durable length. 6. Delete what the durable snapshot calls expired.
+        """
+        if self._handed_out is None:
+            return
+        self._durable_end, self._durable_expired_before = self._handed_out
+        self._handed_out = None
+        if not self._manifest.committed:
+            self._store(self._manifest.with_changes(committed=True))
+        while self._tail and self._closed(self._tail[0]) and self._tail[0].end <= self._durable_end:
+            self._seal_first()
+        self._drop_expired()
+        self._merge_segments()
+
+    @property
+    def ids(self) -> int:
+        """Return how many records the index holds."""
+        return sum(len(run) for run in self._newest_first())
+
+    @property
+    def disk_bytes(self) -> int:
+        """Return the bytes of segments and tail, without headers of the tail."""
+        tail = sum(file.records for file in self._tail) * dedupe_tail.RECORD.itemsize
+        return tail + sum(segment.file_bytes for segment in self._segments)
+
+    def close(self) -> None:
+        """Give the lock up. What was not in a snapshot is cut off at the next start."""
+        self._lock.release()
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _newest_first(self) -> list[Run]:
+        runs = [run for file in reversed(self._tail) for run in reversed(file.runs.runs)]
+        return [*runs, *reversed(self._segments)]
+
+    def _closed(self, file: TailFile) -> bool:
+        return file is not self._tail[-1] or file.records >= self._seal_records
+
+    def _open_tail(self, day: int) -> TailFile:
+        """Return the tail file to append to: the last one, or a new one where that is full or its day is over."""
+        if self._tail:
+            last = self._tail[-1]
+            day_is_over = last.records >= min(DAY_RECORDS_MIN, self._seal_records) and day != last.day_first
+            if not day_is_over and last.records < self._seal_records:
+                return last
+        path = self._directory / dedupe_tail.file_name(self._end)
+        self._disk.remove(path)
+        self._disk.append(path, dedupe_tail.header(self._log_id, self._end, self._chain))
+        file = TailFile(path, self._end, self._end, self._chain, day, dirty=True, new=True)
+        self._tail.append(file)
+        return file
+
+    def _store(self, manifest: Manifest) -> None:
+        dedupe_manifest.store(self._disk, self._directory, manifest)
+        self._manifest = manifest
+
+    def _seal_first(self) -> None:
+        """Turn the oldest tail file into a segment.
+
+        a. Write the segment. Dying before the manifest: it is removed at the next start, the tail still has all.
+        b. Store the manifest. Dying after: the tail file lies below the sealed end and is removed at the start.
+        c. Remove the tail file.
+        """
+        file = self._tail[0]
+        if file.first != self._manifest.sealed_end or file.end > self._durable_end:
+            message = (
+                f"{file.path} cannot be sealed: it holds records {file.first} to {file.end}, "
+                f"sealed is {self._manifest.sealed_end}, durable {self._durable_end}"
+            )
+            raise InvariantViolation(message)
+        entry = dedupe_seal.write_segment(self._disk, self._directory, self._log_id, file)
+        self._store(
+            self._manifest.with_changes(
+                sealed_end=file.end, sealed_chain=file.chain, segments=(*self._manifest.segments, entry)
+            )
+        )
+        self._segments.append(Segment(self._directory, self._log_id, entry))
+        del self._tail[0]
+        self._disk.remove(file.path)
+
+    def _drop_expired(self) -> None:
+        before = self._durable_expired_before
+        expired = [segment for segment in self._segments if segment.minute_max < before]
+        if expired:
+            self._replace(expired, [])
+
+    def _merge_segments(self) -> None:
+        chosen = dedupe_seal.choose_merge(self._segments, self._seal_records)
+        if chosen:
+            entry = dedupe_seal.merge(self._disk, self._directory, self._log_id, chosen, self._durable_expired_before)
+            self._replace(chosen, [] if entry is None else [Segment(self._directory, self._log_id, entry)])
+
+    def _replace(self, old: list[Segment], new: list[Segment]) -> None:
+        """Put segments in the place of others: first in the manifest, then remove the files."""
+        at = self._segments.index(old[0])
+        kept = [segment for segment in self._segments if segment not in old]
+        kept[at:at] = new
+        self._store(self._manifest.with_changes(segments=tuple(segment.entry for segment in kept)))
+        self._segments = kept
+        for segment in old:
+            self._disk.remove(segment.path)
