@@ -5,7 +5,7 @@ change what is stored or posted; what does lives in the configuration revision (
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -39,6 +39,16 @@ class RedisSettings(Section):
     """How an idle claim is made safe; `tick` adds an entry, for servers that forbid XSETID."""
 
 
+RetainedTable = Literal[
+    "usage_events",
+    "usage_rejects",
+    "intake_counts",
+    "usage_facts",
+    "rated_usage",
+    "financial_documents",
+]
+
+
 class ClickHouseSettings(Section):
     """The ClickHouse server, over HTTP."""
 
@@ -52,6 +62,8 @@ class ClickHouseSettings(Section):
     insert_bytes_max: int = Field(default=64 << 20, ge=1 << 20)
     queue_bytes_max: int = Field(default=256 << 20, ge=1 << 20)
     """Rows waiting for the writer thread, per table; when full the flow waits."""
+    retention_days: dict[RetainedTable, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Tables that forget rows older than this, by their booked or arrival time; applied by `migrate`."""
 
 
 class LedgerSettings(Section):
