@@ -126,8 +126,9 @@ class _Reader:
                 self.problems.append(f"{self.at(key_node)}: a key must be plain text. hint: write the field out")
                 continue
             if key in seen:
+                name = ".".join(map(str, (*location, key)))
                 self.problems.append(
-                    f"{self.at(key_node)}: {'.'.join(map(str, (*location, key)))}: the key stands twice in one mapping (first in line {seen[key]})."
+                    f"{self.at(key_node)}: {name}: the key stands twice in one mapping (first in line {seen[key]})."
                     " hint: remove one"
                 )
                 continue
