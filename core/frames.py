@@ -9,10 +9,12 @@ from typing import Final
 
 import polars as pl
 
+Schema = dict[str, pl.DataType | type[pl.DataType]]
+
 QUANTITY: Final = pl.Decimal(38, 12)
 SCALE: Final = 12
 
-POSITION_SCHEMA: Final = {
+POSITION_SCHEMA: Final[Schema] = {
     "entry_ms": pl.Int64,
     "stream": pl.UInt16,
     "entry_seq": pl.Int64,
@@ -22,7 +24,7 @@ POSITION_SCHEMA: Final = {
 
 POSITION: Final[tuple[str, ...]] = tuple(POSITION_SCHEMA)
 
-EVENT_SCHEMA: Final = POSITION_SCHEMA | {
+EVENT_SCHEMA: Final[Schema] = POSITION_SCHEMA | {
     "source": pl.String,
     "id": pl.String,
     "type": pl.String,
@@ -45,14 +47,14 @@ not match, the filter excludes it or the property cannot be read. `u:<meter>` St
 meter does not apply.
 """
 
-REJECT_SCHEMA: Final = POSITION_SCHEMA | {
+REJECT_SCHEMA: Final[Schema] = POSITION_SCHEMA | {
     "reason": pl.String,
     "detail": pl.String,
     "raw": pl.Binary,  # cut at core.reasons.RAW_BYTES_MAX
     "counted": pl.Boolean,  # False: an exception row of an event that was accepted all the same
 }
 
-COUNT_SCHEMA: Final = {
+COUNT_SCHEMA: Final[Schema] = {
     "stream": pl.UInt16,
     "shard": pl.String,
     "ingest_minute": pl.Int64,
@@ -61,7 +63,7 @@ COUNT_SCHEMA: Final = {
     "events": pl.Int64,  # absolute, growing
 }
 
-PARTIAL_SCHEMA: Final = {
+PARTIAL_SCHEMA: Final[Schema] = {
     "meter": pl.String,
     "tenant": pl.String,
     "dimensions": pl.String,
@@ -87,7 +89,7 @@ PARTIAL_SCHEMA: Final = {
 SERIES: Final[tuple[str, ...]] = ("meter", "tenant", "dimensions")
 FACT_KEY: Final[tuple[str, ...]] = (*SERIES, "usage_minute", "booked_minute")
 
-FACT_SCHEMA: Final = {
+FACT_SCHEMA: Final[Schema] = {
     "tenant": pl.String,
     "meter": pl.String,
     "dimensions": pl.String,
@@ -100,7 +102,7 @@ FACT_SCHEMA: Final = {
     "sealed": pl.UInt8,
 }
 
-EXCEPTION_SCHEMA: Final = {
+EXCEPTION_SCHEMA: Final[Schema] = {
     "kind": pl.String,  # a bounded set, such as `cardinality_limit`
     "identity": pl.String,  # what it is about; a second row with the same kind and identity replaces the first
     "tenant": pl.String,
@@ -110,7 +112,7 @@ EXCEPTION_SCHEMA: Final = {
     "events": pl.Int64,
 }
 
-RATED_SCHEMA: Final = {
+RATED_SCHEMA: Final[Schema] = {
     "customer": pl.String,
     "contract": pl.String,
     "entity": pl.String,
@@ -139,6 +141,6 @@ RATED_SCHEMA: Final = {
 }
 
 
-def empty(schema: dict[str, "pl.DataType | type[pl.DataType]"]) -> pl.DataFrame:
+def empty(schema: Schema) -> pl.DataFrame:
     """Return a frame of that schema without rows."""
     return pl.DataFrame(schema=schema)

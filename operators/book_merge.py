@@ -1,0 +1,116 @@
+"""Merges partial results of the same series and minutes by their meter's own function.
+
+Exact and independent of order and grouping: merging in any steps gives the same rows.
+"""
+
+from decimal import Decimal
+from typing import Final
+
+import polars as pl
+
+from config.revision import History
+from core.errors import InvariantViolation
+from core.frames import FACT_KEY, PARTIAL_SCHEMA, POSITION, SCALE
+from operators.book_time import MS_PER_MINUTE
+
+ADD, MAX, MIN, LATEST, UNIQUE = 0, 1, 2, 3, 4
+"""How values merge. The numbers are stored in snapshots: never renumber."""
+
+KINDS: Final = {"count": ADD, "sum": ADD, "max": MAX, "min": MIN, "latest": LATEST, "unique_count": UNIQUE}
+
+OPEN_SCHEMA: Final = PARTIAL_SCHEMA | {
+    "kind": pl.UInt8,
+    "emitted": pl.Int64,  # `inputs` when the fact was last handed on; 0: never
+    "key_hi": pl.UInt64,  # unique_count: digest in the exact set; null: not computed yet
+    "key_lo": pl.UInt64,
+}
+"""Rows of minutes that are not sealed: partial results with what book knows about them."""
+
+_KEY: Final = [*FACT_KEY, "unique_hi", "unique_lo"]
+_WINNER: Final = ("winner_ms", "winner_stream", "winner_seq", "winner_index")
+_UNSCALED_MAX: Final = 10**38 - 1
+"""The greatest value of Decimal(38, 12), as an integer scaled by 10^12."""
+
+
+class Aggregations:
+    """Knows how each meter's values merge.
+
+    A meter keeps its aggregation for life. Should a revision change it all the same, a booked minute uses the
+    one known at its beginning (or the first one, in minutes before the meter was known).
+    """
+
+    def __init__(self, history: History) -> None:
+        spans: dict[str, list[tuple[int, int]]] = {}
+        for revision in history.revisions:
+            for meter in revision.meters.values():
+                kind = KINDS.get(meter.aggregation)
+                if kind is None:
+                    message = (
+                        f"book: meter {meter.id} has the aggregation {meter.aggregation}, which is not available; "
+                        "remove it in a new revision"
+                    )
+                    raise InvariantViolation(message)
+                known = spans.setdefault(meter.id, [])
+                if not known or known[-1][1] != kind:
+                    known.append((revision.known_from_ms, kind))
+        self._first = {meter: known[0][1] for meter, known in spans.items()}
+        self._changes = [(meter, *change) for meter, known in spans.items() for change in known[1:]]
+
+    def kinds(self) -> pl.Expr:
+        """Return the kind of each row from `meter` and `booked_minute`; null for a meter no revision has."""
+        kind = pl.col("meter").replace_strict(self._first, default=None, return_dtype=pl.UInt8)
+        for meter, from_ms, changed in self._changes:
+            applies = (pl.col("meter") == meter) & (pl.col("booked_minute") * MS_PER_MINUTE >= from_ms)
+            kind = pl.when(applies).then(pl.lit(changed, dtype=pl.UInt8)).otherwise(kind)
+        return kind
+
+
+def merge(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return `rows` (OPEN_SCHEMA) with one row per fact key and counted value.
+
+    Raises InvariantViolation if a sum leaves Decimal(38, 12): the engine under polars would wrap it silently.
+    """
+    kinds = rows.get_column("kind").unique().to_list()
+    if len(kinds) <= 1:
+        return _merge_kind(rows, kinds[0]) if kinds else rows
+    return pl.concat(_merge_kind(rows.filter(pl.col("kind") == kind), kind) for kind in sorted(kinds))
+
+
+def _merge_kind(rows: pl.DataFrame, kind: int) -> pl.DataFrame:
+    value = {ADD: pl.col("value").sum(), MAX: pl.col("value").max(), MIN: pl.col("value").min()}
+    if kind == ADD:
+        _check_sums(rows)
+    if kind == LATEST:
+        rows = rows.sort("value_time_us", *_WINNER)
+    grouped = rows.group_by(_KEY).agg(
+        value.get(kind, pl.col("value").last()),
+        pl.struct(POSITION).min().alias("first"),
+        *(pl.col(name).last() for name in ("value_time_us", *_WINNER)),
+        pl.col("events", "inputs", "emitted").sum(),
+        pl.col("key_hi", "key_lo").max(),
+        pl.lit(kind, dtype=pl.UInt8).alias("kind"),
+    )
+    return grouped.unnest("first").select(OPEN_SCHEMA)
+
+
+def _check_sums(rows: pl.DataFrame) -> None:
+    """Refuse sums beyond the type: by a bound that is nearly always enough, else exactly."""
+    largest = rows.select(pl.col("value").abs().max()).item()
+    if largest is None or _unscaled(largest) * len(rows) <= _UNSCALED_MAX:
+        return
+    sums: dict[tuple[object, ...], int] = {}
+    for *key, value in rows.select(*FACT_KEY, "value").iter_rows():
+        total = sums[tuple(key)] = sums.get(tuple(key), 0) + _unscaled(value)
+        if abs(total) > _UNSCALED_MAX:
+            message = (
+                f"book: the sum of meter {key[0]} exceeds 10^{38 - SCALE} in booked minute {key[4]}; "
+                "look for a producer that sends absurd quantities, and use a larger unit for the meter"
+            )
+            raise InvariantViolation(message)
+
+
+def _unscaled(value: Decimal) -> int:
+    """Return the value as an integer scaled by 10^12, exactly."""
+    sign, digits, exponent = value.as_tuple()
+    number = int("".join(map(str, digits))) * int(10 ** (SCALE + int(exponent)))
+    return -number if sign else number

@@ -1,0 +1,160 @@
+"""Partial sums: what a batch of accepted events brings to each series, usage minute and booked minute."""
+
+from collections.abc import Callable
+from typing import Final
+
+import polars as pl
+
+from config.meters import Meter
+from config.revision import Revision
+from core.digests import unique_values
+from core.errors import InvariantViolation
+from core.frames import FACT_KEY, PARTIAL_SCHEMA, POSITION, SCALE, empty
+from operators.book_time import booked_minute, usage_minute
+
+ADDITIVE: Final = ("count", "sum")
+"""Aggregations that can take a void back."""
+
+EVENTS_MAX: Final = 10 ** (38 - 18 - SCALE)
+"""So many values below 10^18 add up inside Decimal(38, 12), whatever they are."""
+
+_COLUMNS: Final = (*POSITION, "tenant", "event_time_us", "sign", "usage_minute", "booked_minute")
+_WINNER: Final = ("winner_ms", "winner_stream", "winner_seq", "winner_index")
+
+Aggregate = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+def partial_sums(frame: pl.DataFrame, revision: Revision) -> pl.DataFrame:
+    """Return the partial results (PARTIAL_SCHEMA) of accepted events, by fact key; for `unique_count` by value too.
+
+    `frame` has EVENT_SCHEMA and the meter columns of `revision`. `events` is accepted minus voided, `inputs` accepted
+    plus voided. The rows depend on the set of events only, not on their order.
+
+    Guarantee: exact; partial results of any split of the events merge to the same facts.
+    Unit of parallelism: one batch. Nothing is kept, so nothing is lost if the process dies here.
+
+    Raises InvariantViolation if the frame is not what decode and dedupe promise, or has too many rows to be added
+    up exactly.
+    """
+    if frame.is_empty():
+        return empty(PARTIAL_SCHEMA)
+    if len(frame) > EVENTS_MAX:
+        message = f"partial sums: a batch of {len(frame)} events may exceed Decimal(38, 12); hand over smaller batches"
+        raise InvariantViolation(message)
+    minutes = frame.with_columns(usage_minute().alias("usage_minute")).with_columns(
+        booked_minute(revision.rules.grace_s).alias("booked_minute")
+    )
+    ordered = _in_position_order(minutes)
+    parts = [part for meter in revision.meters.values() if (part := _of_meter(ordered, meter)) is not None]
+    return pl.concat(parts) if parts else empty(PARTIAL_SCHEMA)
+
+
+def _in_position_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """Sort if need be: the first row of a group then has its lowest position."""
+    if frame.get_column("usage_time_us").null_count():
+        message = "partial sums: an accepted event has no usage time; dedupe must fill it in for voids"
+        raise InvariantViolation(message)
+    ordered = pl.lit(value=True)
+    for name in reversed(POSITION):
+        before = pl.col(name).shift(1)
+        ordered = (before < pl.col(name)) | ((before == pl.col(name)) & ordered)
+    if frame.select(ordered.fill_null(value=True).all()).item():
+        return frame
+    return frame.sort(POSITION)
+
+
+def _of_meter(frame: pl.DataFrame, meter: Meter) -> pl.DataFrame | None:
+    """Return the meter's partial results, or None if no event of the frame concerns it."""
+    unique = meter.aggregation == "unique_count"
+    source = f"u:{meter.id}" if unique else f"v:{meter.id}"
+    if source not in frame.columns or f"d:{meter.id}" not in frame.columns:
+        message = (
+            f"partial sums: column {source} or d:{meter.id} is missing; the events were decoded by another revision"
+        )
+        raise InvariantViolation(message)
+    if frame.get_column(source).null_count() == len(frame):
+        return None
+    keep = pl.col(source).is_not_null()
+    if meter.aggregation not in ADDITIVE:
+        # Such a void was made an exception by dedupe: there is nothing to take back from a maximum.
+        keep &= pl.col("sign") > 0
+    values = (
+        frame.lazy()
+        .filter(keep)
+        .select(*_COLUMNS, pl.col(source).alias("value"), pl.col(f"d:{meter.id}").alias("dimensions"))
+        .with_columns(pl.lit(meter.id).alias("meter"))
+        .collect()
+    )
+    if values.is_empty():
+        return None
+    if values.get_column("dimensions").null_count():
+        message = f"partial sums: meter {meter.id} has a value without dimensions; decode must give both or neither"
+        raise InvariantViolation(message)
+    return _AGGREGATES[meter.aggregation](values).select(
+        pl.col(name).cast(kind) for name, kind in PARTIAL_SCHEMA.items()
+    )
+
+
+def _common() -> list[pl.Expr]:
+    """Columns every aggregation has; the frame is in position order."""
+    return [
+        *(pl.col(name).first() for name in POSITION),
+        pl.col("sign").cast(pl.Int64).sum().alias("events"),
+        pl.len().cast(pl.Int64).alias("inputs"),
+    ]
+
+
+def _fill(frame: pl.DataFrame) -> pl.DataFrame:
+    """Add the columns that this aggregation does not use."""
+    unused = [name for name in ("value_time_us", *_WINNER, "unique_hi", "unique_lo") if name not in frame.columns]
+    return frame.with_columns(pl.lit(0).alias(name) for name in unused)
+
+
+def _add(values: pl.DataFrame) -> pl.DataFrame:
+    if values.get_column("sign").min() != 1:
+        values = values.with_columns(
+            pl.when(pl.col("sign") < 0).then(-pl.col("value")).otherwise(pl.col("value")).alias("value")
+        )
+    return _fill(values.group_by(FACT_KEY).agg(pl.col("value").sum(), *_common()))
+
+
+def _greatest(values: pl.DataFrame) -> pl.DataFrame:
+    return _fill(values.group_by(FACT_KEY).agg(pl.col("value").max(), *_common()))
+
+
+def _least(values: pl.DataFrame) -> pl.DataFrame:
+    return _fill(values.group_by(FACT_KEY).agg(pl.col("value").min(), *_common()))
+
+
+def _latest(values: pl.DataFrame) -> pl.DataFrame:
+    first = values.group_by(FACT_KEY).agg(*_common())
+    last = (
+        values.sort("event_time_us", maintain_order=True)
+        .group_by(FACT_KEY)
+        .agg(
+            pl.col("value").last(),
+            pl.col("event_time_us").last().alias("value_time_us"),
+            *(pl.col(name).last().alias(winner) for name, winner in zip(POSITION, _WINNER, strict=True)),
+        )
+    )
+    return _fill(first.join(last, on=FACT_KEY, validate="1:1"))
+
+
+def _distinct(values: pl.DataFrame) -> pl.DataFrame:
+    """Count distinct values: one row per value, by its digest."""
+    grouped = values.rename({"value": "text"}).group_by(*FACT_KEY, "text").agg(*_common())
+    texts = grouped.get_column("text").unique()
+    hi, lo = unique_values(texts.to_list())
+    table = pl.DataFrame({"text": texts, "unique_hi": hi, "unique_lo": lo})
+    joined = grouped.join(table, on="text", validate="m:1")
+    return _fill(joined.with_columns(pl.lit(None).alias("value")))
+
+
+_AGGREGATES: Final[dict[str, Aggregate]] = {
+    "count": _add,
+    "sum": _add,
+    "max": _greatest,
+    "min": _least,
+    "latest": _latest,
+    "unique_count": _distinct,
+}
