@@ -1,0 +1,412 @@
+"""Reads several streams over one connection and merges them into position order. Free of the dataflow engine.
+
+The caller calls `round()` (I/O) and `take()` (none) in turn. A failed round changes nothing but the connection: the
+next one opens it again, checks that the streams are the same, and reads on where the last reply ended.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import structlog
+
+from config.settings import RedisSettings
+from core.clock import Clock
+from core.errors import InvalidRequest, StreamGap
+from core.metrics import BYTES, ENTRIES, LAG_ENTRIES, LAG_SECONDS
+from core.redis_client import address
+from operators.items import RawBatch
+from sources import stream_commands as commands
+from sources.entries import Chunk, parse, parse_id
+from sources.merge import Merge
+from sources.resp import ReplyError, ReplyTooLarge, pack
+from sources.stream_state import (
+    START,
+    Id,
+    ReaderState,
+    StreamInfo,
+    StreamState,
+    backward,
+    gap,
+    raise_backward,
+)
+
+log = structlog.get_logger()
+
+CHECK_INTERVAL_S: Final = 2.0
+FIRST_COUNT: Final = 16
+COUNT_GROWTH: Final = 4
+REPLY_BYTES_TARGET: Final = 8 << 20
+REPLY_BYTES_MAX: Final = 64 << 20
+INCLUSIVE_BYTES_MAX: Final = 64 * 1024
+HELD_BYTES_MAX: Final = 128 << 20
+
+
+class Connection(Protocol):
+    """What the reader needs of `sources.resp.RespConnection`."""
+
+    def call(self, packed: list[bytes], *, reply_bytes_max: int | None = None) -> list[Any]:
+        """Send commands, return replies."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How far and how to read.
+
+    `end_ids`, `end_watermark_ms`: where a read-only reader ends. `high_water_ms`: up to where books exist, which no
+    stream may be below.
+    """
+
+    drain: bool = False
+    read_only: bool = False
+    accept_gap: bool = False
+    end_ids: Mapping[str, Id] | None = None
+    end_watermark_ms: int | None = None
+    high_water_ms: int = 0
+    item_events_max: int = 20_000
+    item_bytes_max: int = 16 << 20
+    held_bytes_max: int = HELD_BYTES_MAX
+
+    def end_of(self, stream: str) -> bytes:
+        """Return the last id a read may return, as XRANGE takes it."""
+        if self.end_ids is not None and stream in self.end_ids:
+            return b"%d-%d" % self.end_ids[stream]
+        if self.read_only and self.end_watermark_ms is not None:
+            return b"(%d-0" % self.end_watermark_ms
+        return b"+"
+
+    @property
+    def end_ms(self) -> int:
+        """Return a watermark above everything a read-only reader reads."""
+        ends = [entry_ms + 1 for entry_ms, _ in (self.end_ids or {}).values()]
+        return max([self.end_watermark_ms or 0, *ends])
+
+
+@dataclass(slots=True)
+class Cursor:
+    """What the reader needs to know of one stream beside its state, and may forget."""
+
+    state: StreamState
+    end: bytes
+    count: int = FIRST_COUNT
+    at_top: bool = False
+    """The last read found nothing new."""
+    claim_at_s: float = 0.0
+    last_size_bytes: int = 0
+    is_new: bool = False
+    """Not in the snapshot the others come from."""
+    drain_to: Id = START
+    loading: bool = False
+    trimmed_at_start: int = 0
+    first_ms: int | None = None
+
+
+@dataclass(slots=True)
+class _Progress:
+    entries: int = 0
+    pending_events: int = 0
+    pending_bytes: int = 0
+    places: list[int] = field(default_factory=list)
+
+
+class MergedReader:
+    """Reads the streams of `state` and hands out items in position order.
+
+    Guarantee: hands out every entry of every stream once, in position order, from the state's positions on; stops
+    with an error, before handing on anything behind it, where an entry was lost or a stream went backward.
+    Unit of parallelism: one object per reader; not thread-safe.
+    Dying here loses nothing: the state's snapshot names what left, everything else is read again.
+    """
+
+    def __init__(
+        self,
+        state: ReaderState,
+        settings: RedisSettings,
+        reading: Reading,
+        *,
+        open_connection: Callable[[], Connection],
+        clock: Clock,
+    ) -> None:
+        if reading.read_only and reading.end_watermark_ms is None:
+            message = "a read-only reader needs a watermark at which it ends"
+            raise InvalidRequest(message)
+        self._state, self._settings, self._reading = state, settings, reading
+        self._open_connection, self._clock = open_connection, clock
+        self._server = address(settings)
+        is_resumed = any(stream.known for stream in state.streams)
+        self.cursors = [
+            Cursor(stream, reading.end_of(stream.name), is_new=is_resumed and not stream.known)
+            for stream in state.streams
+        ]
+        self._merge = Merge(state.streams, events_max=reading.item_events_max, bytes_max=reading.item_bytes_max)
+        self._connection: Connection | None = None
+        self._check_at_s = 0.0
+        self._ends_known = False
+        self._claimed_all = False
+        self._pending = _Progress()
+        self.finished = not state.streams
+        self.watermark_ms = state.sent_ms
+        """Every entry below it was taken."""
+
+    # --- what the caller calls -------------------------------------------------------------------------
+
+    def round(self) -> int:
+        """Read once from every stream that may be read, claim for the idle ones; return how many entries came.
+
+        :raises Unreachable: the server is away; call again later.
+        :raises StreamGap: entries were lost. :raises StreamBackward: a stream lost its tail.
+        :raises InvariantViolation: an entry arrived below its stream's watermark.
+        """
+        try:
+            connection = self._opened()
+            if self._clock.monotonic_s() >= self._check_at_s:
+                self._check(connection)
+            entries = self._read(connection)
+            if not self._reading.read_only:
+                self._claim(connection)
+        except ReplyTooLarge as error:
+            log.warning("A reply was too large; fewer entries are read at a time.", cause=str(error))
+            for cursor in self.cursors:
+                cursor.count = 1
+            self._connection = None
+            return 0
+        except BaseException:
+            self.disconnect()
+            raise
+        return entries
+
+    def take(self) -> list[RawBatch]:
+        """Return what can no longer be preceded by anything, as items in position order. No I/O."""
+        if self.finished:
+            return []
+        self._pending = _Progress()
+        watermark_ms = self._merge.watermark_ms()
+        batches = list(self._merge.take())
+        if self._reading.end_watermark_ms is not None:
+            watermark_ms = min(watermark_ms, self._reading.end_watermark_ms)
+        self.watermark_ms = max(self.watermark_ms, watermark_ms)
+        self._finish()
+        return batches
+
+    @property
+    def has_item(self) -> bool:
+        """Tell whether enough was read for a full item."""
+        return (
+            self._pending.pending_events >= self._reading.item_events_max
+            or self._pending.pending_bytes >= self._reading.item_bytes_max
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the memory taken by entries read and not handed on."""
+        return sum(held.size_bytes for held in self._merge.held)
+
+    def disconnect(self) -> None:
+        """Close the connection; the next round opens another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    # --- connecting and checking -----------------------------------------------------------------------
+
+    def _opened(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._open_connection()
+            self._check(self._connection)
+            self._restore_fences(self._connection)
+        return self._connection
+
+    def _check(self, connection: Connection) -> None:
+        """Compare every stream with what is known of it."""
+        names = [cursor.state.name for cursor in self.cursors]
+        replies = connection.call([commands.load_info(name) for name in names])
+        for cursor, reply in zip(self.cursors, replies, strict=True):
+            info = commands.parse_info(cursor.state.name, reply)
+            if info is None:
+                info = self._create(connection, cursor)
+            self._check_one(cursor, info)
+            if not self._ends_known:
+                cursor.drain_to = info.last_entry or START
+                cursor.trimmed_at_start = info.entries_added - info.length
+                cursor.first_ms = info.first_entry[0] if info.first_entry else None
+            self._report_lag(cursor, info)
+        self._ends_known = True
+        self._check_at_s = self._clock.monotonic_s() + CHECK_INTERVAL_S
+
+    def _create(self, connection: Connection, cursor: Cursor) -> StreamInfo:
+        """Create a stream nothing was ever added to."""
+        state = cursor.state
+        if state.read_count:
+            why = f"it does not exist any more, but {state.read_count} entries had been read"
+            raise_backward(state, why, self._server)
+        empty = StreamInfo(0, 0, START, None, None)
+        if self._reading.read_only:
+            return empty
+        for reply in connection.call(commands.create(state.name)):
+            if isinstance(reply, ReplyError) and not str(reply).startswith("BUSYGROUP"):
+                raise commands.refused(state.name, reply)
+        reply = connection.call([commands.load_info(state.name)])[0]
+        return commands.parse_info(state.name, reply) or empty
+
+    def _check_one(self, cursor: Cursor, info: StreamInfo) -> None:
+        state = cursor.state
+        state.begin(info)
+        why = backward(state, info, 0 if cursor.is_new else self._reading.high_water_ms)
+        if why is not None:
+            raise_backward(state, why, self._server)
+        lost = gap(state, info)
+        if not lost:
+            return
+        after = f"{state.read[0]}-{state.read[1]}"
+        if not self._reading.accept_gap:
+            message = (
+                f"stream {state.name} on {self._server}: {lost} entries after {after} were trimmed or deleted before "
+                f"they were read; their events are not in the books. Have the producers send them again (ids seen "
+                f"before are not counted twice) and start with `run --accept-gap`, which records the gap and goes on."
+            )
+            raise StreamGap(message)
+        log.warning("A gap was accepted.", stream=state.name, entries_lost=lost, after=after)
+        state.lose(lost)
+
+    def _restore_fences(self, connection: Connection) -> None:
+        if self._reading.read_only:
+            return
+        fenced = [cursor.state for cursor in self.cursors if cursor.state.fence_ms]
+        replies = connection.call(
+            [commands.restore_fence(state.name, state.fence_ms, self._settings.fence) for state in fenced]
+        )
+        for state, reply in zip(fenced, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise commands.refused(state.name, reply)
+            if reply:
+                log.warning("A fence was set again.", stream=state.name, fence_ms=state.fence_ms)
+
+    def _report_lag(self, cursor: Cursor, info: StreamInfo) -> None:
+        state = cursor.state
+        LAG_ENTRIES.labels(state.name).set(max(0, info.entries_added - state.read_count))
+        last = info.last_entry
+        behind_ms = max(0, last[0] - state.read[0]) if last and state.read != START else 0
+        LAG_SECONDS.labels(state.name).set(behind_ms / 1000)
+
+    # --- reading ---------------------------------------------------------------------------------------
+
+    def _read(self, connection: Connection) -> int:
+        behind = self._merge.behind()
+        share = self._reading.held_bytes_max // max(1, len(self.cursors))
+        places = [place for place, held in enumerate(self._merge.held) if place == behind or held.size_bytes < share]
+        requests = []
+        for place in places:
+            cursor = self.cursors[place]
+            inclusive = cursor.last_size_bytes <= INCLUSIVE_BYTES_MAX
+            requests.append(
+                commands.load_range(
+                    cursor.state.name,
+                    cursor.state.read,
+                    cursor.end,
+                    cursor.count + inclusive,
+                    inclusive=inclusive,
+                )
+            )
+        replies = connection.call(requests, reply_bytes_max=self._reply_limit(places))
+        entries = 0
+        for place, reply in zip(places, replies, strict=True):
+            entries += self._receive(connection, place, reply)
+        return entries
+
+    def _reply_limit(self, places: list[int]) -> int | None:
+        """Return the limit of a reply; one entry is never too large, since it cannot be asked for in parts."""
+        return None if all(self.cursors[place].count == 1 for place in places) else REPLY_BYTES_MAX
+
+    def _receive(self, connection: Connection, place: int, reply: Any) -> int:
+        cursor = self.cursors[place]
+        if isinstance(reply, Exception):
+            raise commands.refused(cursor.state.name, reply)
+        inclusive = cursor.last_size_bytes <= INCLUSIVE_BYTES_MAX
+        if inclusive and reply:
+            if parse_id(reply[0][0]) == cursor.state.read:
+                reply = reply[1:]  # our last entry is still there, so nothing behind it was trimmed
+            else:
+                reply = self._read_with_counts(connection, cursor)
+        cursor.at_top = not reply
+        if not reply:
+            if self._reading.read_only:
+                cursor.state.watermark_ms = max(cursor.state.watermark_ms, self._reading.end_ms)
+            return 0
+        chunk = parse(cursor.state.name, reply)
+        self._accept(place, cursor, chunk)
+        return len(chunk)
+
+    def _read_with_counts(self, connection: Connection, cursor: Cursor) -> list[Any]:
+        """Read and count in one step: our last entry is gone, so what stood behind it may be gone as well."""
+        name = cursor.state.name
+        request = commands.load_range(name, cursor.state.read, cursor.end, cursor.count, inclusive=False)
+        packed = [pack("MULTI"), commands.load_info(name), request, pack("EXEC")]
+        result = connection.call(packed, reply_bytes_max=REPLY_BYTES_MAX if cursor.count > 1 else None)[-1]
+        if isinstance(result, Exception):
+            raise commands.refused(name, result)
+        info = commands.parse_info(name, result[0])
+        if info is None:
+            raise_backward(cursor.state, "it does not exist any more", self._server)
+            raise AssertionError
+        self._check_one(cursor, info)
+        entries: list[Any] = result[1]
+        return entries
+
+    def _accept(self, place: int, cursor: Cursor, chunk: Chunk) -> None:
+        state, size_bytes = cursor.state, int(chunk.sizes.sum())
+        state.check_order(int(chunk.entry_ms[0]))
+        state.received(chunk.last, len(chunk))
+        self._merge.add(place, chunk)
+        self._pending.pending_events += int(chunk.weights.sum())
+        self._pending.pending_bytes += size_bytes
+        cursor.last_size_bytes = int(chunk.sizes[-1])
+        largest = int(chunk.sizes.max()) + 1
+        fitting = max(1, REPLY_BYTES_TARGET // largest)
+        cursor.count = min(cursor.count * COUNT_GROWTH, fitting, self._settings.read_entries)
+        ENTRIES.labels(state.name).inc(len(chunk))
+        BYTES.labels(state.name).inc(size_bytes)
+
+    # --- claiming --------------------------------------------------------------------------------------
+
+    def _claim(self, connection: Connection) -> None:
+        """Advance the watermarks of streams at whose end we stand; in a drain, of all of them once it is over."""
+        now_s = self._clock.monotonic_s()
+        at_end = self._reading.drain and all(
+            cursor.at_top or cursor.state.read >= cursor.drain_to for cursor in self.cursors
+        )
+        due = [cursor for cursor in self.cursors if at_end or (cursor.at_top and now_s >= cursor.claim_at_s)]
+        replies = connection.call(
+            [
+                commands.claim(cursor.state.name, cursor.state.read, cursor.state.watermark_ms, self._settings.fence)
+                for cursor in due
+            ]
+        )
+        for cursor, reply in zip(due, replies, strict=True):
+            if isinstance(reply, Exception) and "no such key" in str(reply):
+                raise_backward(cursor.state, "it does not exist any more", self._server)
+            claim = commands.parse_claim(cursor.state.name, reply)
+            if claim.verdict == "entry":
+                cursor.state.watermark_ms = max(cursor.state.watermark_ms, claim.watermark_ms)
+            else:
+                cursor.state.claimed(claim.watermark_ms)
+            cursor.at_top = claim.verdict != "entry"
+            cursor.loading = claim.verdict == "loading"
+            cursor.claim_at_s = now_s + self._settings.idle_claim_ms / 1000
+        self._claimed_all = at_end
+
+    # --- ending ----------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        if self._reading.read_only:
+            self.finished = self._ends_known and all(
+                cursor.state.watermark_ms >= self._reading.end_ms for cursor in self.cursors
+            )
+        elif self._reading.drain and self._claimed_all:
+            self.finished = any(cursor.loading for cursor in self.cursors) or all(
+                cursor.state.emitted >= min(cursor.drain_to, cursor.state.read) for cursor in self.cursors
+            )
