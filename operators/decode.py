@@ -1,0 +1,184 @@
+"""Decode and validate: stream entries to columns, split by id shard (design 2.1, 2.2)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from config.revision import History, Revision
+from core.frames import POSITION, POSITION_SCHEMA, REJECT_SCHEMA
+from operators.decode_columns import TypeDecoder
+from operators.decode_entries import Lines, lines_of
+from operators.decode_fast import Envelopes, decode_envelopes
+from operators.decode_plan import RevisionPlan
+from operators.decode_slow import Rejected, decode_event
+from operators.items import RawBatch, ShardBatch
+
+_ROW = "row"
+
+
+@dataclass
+class _Prepared:
+    """A revision with everything worked out that does not depend on the batch."""
+
+    plan: RevisionPlan
+    types: dict[str, TypeDecoder] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, revision: Revision) -> "_Prepared":
+        plan = RevisionPlan(revision)
+        return cls(plan, {name: TypeDecoder(meters) for name, meters in plan.meters_by_type.items()})
+
+
+class Decoder:
+    """Turns raw entries into decoded events and rejects, one batch per revision and id shard.
+
+    Guarantee: pure. What becomes of an event depends on its bytes, its entry id and the revision known at its
+    entry id, never on the batch it is in. Every event leaves once: in `events`, or in `rejects` with
+    `counted=True`; exception rows (`counted=False`) come on top.
+    Unit of parallelism: the batch; no state. If the process dies here, the entries are read and decoded again.
+
+    `only_slow` decodes line by line with the reference; it exists for tests.
+    """
+
+    def __init__(self, history: History, streams: Sequence[str], id_shards: int, *, only_slow: bool = False) -> None:
+        self._history = history
+        self._streams = tuple(streams)
+        self._id_shards = id_shards
+        self._only_slow = only_slow
+        self._prepared: dict[int, _Prepared] = {}
+
+    def decode(self, batch: RawBatch) -> list[tuple[int, ShardBatch]]:
+        """Return (id shard, batch) pairs, revisions in order; events and rejects in position order.
+
+        Shards without events and rejects are left out. An event goes to `identity_lo % id_shards`, a reject to
+        `stream % id_shards`.
+        """
+        out: list[tuple[int, ShardBatch]] = []
+        for first, end, revision in self._spans(batch):
+            prepared = self._prepared.get(id(revision))
+            if prepared is None:
+                prepared = self._prepared[id(revision)] = _Prepared.of(revision)
+            rules = prepared.plan.rules
+            lines = lines_of(batch, first, end, rules.entry_bytes_max, rules.events_per_entry_max)
+            events = self._decode_lines(lines, prepared)
+            out.extend(self._split(events, lines))
+        return out
+
+    def _spans(self, batch: RawBatch) -> Iterator[tuple[int, int, Revision]]:
+        """Yield the runs of entries that one revision decides: (first, end, revision)."""
+        entries = len(batch.payloads)
+        if not entries:
+            return
+        first = 0
+        revision = self._history.at(int(batch.entry_ms[0]))
+        if len(self._history.revisions) > 1:
+            for entry in range(1, entries):
+                other = self._history.at(int(batch.entry_ms[entry]))
+                if other is not revision:
+                    yield first, entry, revision
+                    first, revision = entry, other
+        yield first, entries, revision
+
+    def _decode_lines(self, lines: Lines, prepared: _Prepared) -> pl.DataFrame:
+        """Return the accepted events in position order; rejects are added to the lines."""
+        undecided = np.ones(len(lines.raw), dtype=np.bool_)
+        frames: list[pl.DataFrame] = []
+        if lines.raw and not self._only_slow:
+            envelopes = decode_envelopes(lines, prepared.plan)
+            if len(envelopes.row):
+                fast = _with_meters(envelopes, lines, prepared)
+                undecided[fast[_ROW].to_numpy()] = False
+                frames.append(fast)
+        slow = _slow(lines, np.flatnonzero(undecided), prepared.plan)
+        if slow is not None:
+            frames.append(slow)
+        schema = prepared.plan.schema
+        if not frames:
+            return pl.DataFrame(schema=schema)
+        events = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal")
+        if len(frames) > 1:
+            events = events.sort(_ROW)
+        row = events[_ROW].to_numpy()
+        raw = lines.raw if len(row) == len(lines.raw) else [lines.raw[index] for index in row.tolist()]
+        events = events.with_columns(
+            entry_ms=pl.Series(lines.entry_ms[row], dtype=pl.Int64),
+            stream=pl.Series(lines.stream[row], dtype=pl.UInt16),
+            entry_seq=pl.Series(lines.entry_seq[row], dtype=pl.Int64),
+            entry_index=pl.Series(lines.entry_index[row], dtype=pl.Int32),
+            raw=pl.Series(raw, dtype=pl.Binary).cast(pl.String),
+        )
+        missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in schema.items() if name not in events]
+        return events.with_columns(missing).select(list(schema)) if missing else events.select(list(schema))
+
+    def _split(self, events: pl.DataFrame, lines: Lines) -> Iterator[tuple[int, ShardBatch]]:
+        rejects = pl.DataFrame(lines.rejects, schema=REJECT_SCHEMA, orient="row")
+        rejects = rejects.sort(POSITION, maintain_order=True)
+        shard = (events["identity_lo"].to_numpy() % np.uint64(self._id_shards)).astype(np.int64)
+        # One gather puts the shards one behind the other, each in position order; slices share its memory.
+        ordered = events[np.argsort(shard, kind="stable")] if len(shard) else events
+        ends = np.cumsum(np.bincount(shard, minlength=self._id_shards)).tolist()
+        start = 0
+        for number, end in enumerate(ends):
+            own_rejects = rejects.filter(pl.col("stream") % self._id_shards == number)
+            if end > start or len(own_rejects):
+                yield number, ShardBatch(ordered[start:end], own_rejects)
+            start = end
+
+
+def _with_meters(envelopes: Envelopes, lines: Lines, prepared: _Prepared) -> pl.DataFrame:
+    """Add the meters' columns and the constants; leave out what the slow path has to look at."""
+    frame = envelopes.frame.with_columns(
+        usage_time_us=pl.col("event_time_us"),
+        void_content=pl.lit(0, dtype=pl.UInt64),
+        sign=pl.lit(1, dtype=pl.Int8),
+    ).with_columns(pl.Series(_ROW, envelopes.row, dtype=pl.Int64))
+    kept = np.ones(len(frame), dtype=np.bool_)
+    parts: list[pl.DataFrame] = []
+    for event_type, rows in _rows_by_type(frame["type"]):
+        decoder = prepared.types.get(event_type)
+        if decoder is None:
+            parts.append(frame if len(rows) == len(frame) else frame[rows])
+            continue
+        everything = len(rows) == len(frame)
+        data = envelopes.data if everything else [envelopes.data[index] for index in rows.tolist()]
+        metered = decoder.decode(data)
+        kept[rows[metered.doubtful]] = False
+        part = frame if everything else frame[rows]
+        parts.append(part.with_columns(series.alias(name) for name, series in metered.columns.items()))
+        for meter, unread in metered.exceptions:
+            for row in envelopes.row[rows[unread]].tolist():
+                lines.reject(row, "invalid_quantity", meter.unreadable_detail, counted=False)
+    whole = parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal").sort(_ROW)
+    return whole if kept.all() else whole.filter(pl.Series(kept))
+
+
+def _rows_by_type(types: pl.Series) -> list[tuple[str, npt.NDArray[np.int64]]]:
+    different = types.unique().sort().to_list()
+    if len(different) == 1:
+        return [(different[0], np.arange(len(types)))]
+    groups = pl.DataFrame({"type": types}).with_row_index(_ROW).group_by("type", maintain_order=True).agg(_ROW)
+    return [
+        (str(name), rows.to_numpy().astype(np.int64))
+        for name, rows in zip(groups["type"].to_list(), groups[_ROW], strict=True)
+    ]
+
+
+def _slow(lines: Lines, rows: npt.NDArray[np.int64], plan: RevisionPlan) -> pl.DataFrame | None:
+    """Decide those rows one by one; return the accepted ones, or None if there are none."""
+    accepted: list[dict[str, Any]] = []
+    for row in rows.tolist():
+        verdict = decode_event(lines.raw[row], int(lines.entry_ms[row]), plan)
+        if isinstance(verdict, Rejected):
+            lines.reject(row, verdict.reason, verdict.detail)
+            continue
+        accepted.append({_ROW: row, **verdict.columns})
+        for detail in verdict.exceptions:
+            lines.reject(row, "invalid_quantity", detail, counted=False)
+    if not accepted:
+        return None
+    schema = {name: kind for name, kind in plan.schema.items() if name not in POSITION_SCHEMA and name != "raw"}
+    return pl.DataFrame(accepted, schema={_ROW: pl.Int64, **schema})

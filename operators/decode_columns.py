@@ -1,0 +1,257 @@
+"""The meters' columns of many events of one type at once (`v:`, `u:` and `d:`, see `core.frames`)."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+import polars as pl
+
+from core.frames import QUANTITY
+from core.quantities import (
+    decimal_of_scaled,
+    double_text,
+    scaled_of_double,
+    scaled_of_integer,
+    scaled_of_text,
+)
+from operators.decode_plan import MeterPlan, Path
+
+Mask = npt.NDArray[np.bool_]
+_FAILURES: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_INTEGER_END: Final = 10**18
+
+
+@dataclass(slots=True)
+class MeterColumns:
+    """Columns of one type's events. `doubtful` ones belong to the slow path, whatever the columns say.
+
+    `exceptions`: for each meter that could not read some accepted events, which they are.
+    """
+
+    columns: dict[str, pl.Series]
+    doubtful: Mask
+    exceptions: list[tuple[MeterPlan, npt.NDArray[np.int64]]]
+
+
+class TypeDecoder:
+    """Reads the properties that the meters of one event type need. Holds no state between calls."""
+
+    def __init__(self, meters: tuple[MeterPlan, ...]) -> None:
+        self.meters = meters
+        paths = {meter.value for meter in meters if meter.value is not None}
+        paths |= {path for meter in meters for _, path in meter.dimensions}
+        paths |= {path for meter in meters for path, _ in meter.filters}
+        keys = sorted({path[0] for path in paths})
+        self._field_by_key = {key: f"f{index}" for index, key in enumerate(keys)}
+        properties = msgspec.defstruct(
+            "Properties",
+            [(name, Any, msgspec.field(name=key, default=None)) for key, name in self._field_by_key.items()],
+            gc=False,
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(properties)
+        self._nothing = properties()
+
+    def decode(self, data: list[bytes]) -> MeterColumns:
+        """Return the columns for events whose `data` is given as compact JSON text.
+
+        Guarantee: pure; every event that is not doubtful has the columns that the slow path gives it.
+        """
+        doubtful = np.zeros(len(data), dtype=np.bool_)
+        batch = _Properties(self._parse(data, doubtful), self._field_by_key, doubtful)
+        columns: dict[str, pl.Series] = {}
+        wanted_by_any = np.zeros(len(data), dtype=np.bool_)
+        read_by_any = np.zeros(len(data), dtype=np.bool_)
+        unread: list[tuple[MeterPlan, Mask]] = []
+        for meter in self.meters:
+            wanted = _wanted(meter, batch)
+            values = _values(meter, batch)
+            read = wanted & values.is_not_null().to_numpy()
+            columns[meter.value_column] = _only(values, read)
+            columns[meter.dimensions_column] = _only(_dimensions(meter, batch), read)
+            wanted_by_any |= wanted
+            read_by_any |= read
+            if (wanted & ~read).any():
+                unread.append((meter, wanted & ~read))
+        # An event that nobody can read is refused; the slow path words the reason.
+        doubtful |= wanted_by_any & ~read_by_any
+        exceptions = [(meter, np.flatnonzero(rows & ~doubtful)) for meter, rows in unread]
+        return MeterColumns(columns, doubtful, exceptions)
+
+    def _parse(self, data: list[bytes], doubtful: Mask) -> list[Any]:
+        try:
+            # Each text is one valid JSON value, so joining them by line feeds keeps them apart.
+            return self._decoder.decode_lines(b"\n".join(data))
+        except _FAILURES:
+            pass  # some `data` is not an object or holds a number out of range: find out which
+        properties: list[Any] = []
+        for index, text in enumerate(data):
+            try:
+                properties.append(self._decoder.decode(text))
+            except _FAILURES:
+                doubtful[index] = True
+                properties.append(self._nothing)
+        return properties
+
+
+class _Properties:
+    """The values at each path, as a list with one element per event; worked out once."""
+
+    def __init__(self, structs: list[Any], field_by_key: dict[str, str], doubtful: Mask) -> None:
+        self.events = len(structs)
+        self._structs = structs
+        self._field_by_key = field_by_key
+        self._doubtful = doubtful
+        self._values: dict[Path, list[Any]] = {}
+        self._texts: dict[Path, list[str]] = {}
+        self._quantities: dict[tuple[Path, bool], pl.Series] = {}
+
+    def values(self, path: Path) -> list[Any]:
+        """Return the values as parsed; None if there is none or it is null."""
+        found = self._values.get(path)
+        if found is None:
+            found = list(map(operator.attrgetter(self._field_by_key[path[0]]), self._structs))
+            for key in path[1:]:
+                found = [value.get(key) if type(value) is dict else None for value in found]
+            self._values[path] = found
+        return found
+
+    def texts(self, path: Path) -> list[str]:
+        """Return the values as dimension texts. Objects and arrays make the event doubtful."""
+        found = self._texts.get(path)
+        if found is None:
+            values = self.values(path)
+            kinds = set(map(type, values))
+            if kinds & {dict, list}:
+                self._doubtful |= np.array([type(value) in (dict, list) for value in values], dtype=np.bool_)
+            found = values if kinds == {str} else [_text(value) for value in values]
+            self._texts[path] = found
+        return found
+
+    def quantities(self, path: Path, *, allow_negative: bool) -> pl.Series:
+        """Return the values as quantities, null where it is none."""
+        found = self._quantities.get((path, allow_negative))
+        if found is None:
+            found = _quantities(self.values(path), allow_negative=allow_negative)
+            self._quantities[path, allow_negative] = found
+        return found
+
+
+def _text(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return str(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is float:
+        return double_text(value)
+    return str(value) if kind is int else ""
+
+
+def _only(series: pl.Series, rows: Mask) -> pl.Series:
+    """Keep the values of those rows; the others become null."""
+    if rows.all():
+        return series
+    return pl.select(pl.when(pl.Series(rows)).then(series)).to_series()
+
+
+def _wanted(meter: MeterPlan, batch: _Properties) -> Mask:
+    wanted = np.ones(batch.events, dtype=np.bool_)
+    for path, allowed in meter.filters:
+        wanted &= np.array([text in allowed for text in batch.texts(path)], dtype=np.bool_)
+    return wanted
+
+
+def _values(meter: MeterPlan, batch: _Properties) -> pl.Series:
+    if meter.value is None:
+        return pl.repeat(1, batch.events, dtype=pl.Int64, eager=True).cast(QUANTITY)
+    if not meter.counts_unique:
+        return batch.quantities(meter.value, allow_negative=meter.allow_negative)
+    values = batch.values(meter.value)
+    if set(map(type, values)) == {str}:
+        return pl.Series(values, dtype=pl.String)
+    counted = [None if value is None or type(value) in (dict, list) else _text(value) for value in values]
+    return pl.Series(counted, dtype=pl.String)
+
+
+# --- dimensions --------------------------------------------------------------------------------------------
+
+
+class _Cache(dict[Any, str]):
+    """Remembers what a function makes of a key, for one batch."""
+
+    def __init__(self, make: Callable[[Any], str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: Any) -> str:
+        made = self[key] = self._make(key)
+        return made
+
+
+def _dimensions(meter: MeterPlan, batch: _Properties) -> pl.Series:
+    """Return the canonical JSON text of every event's dimensions; each combination is written once."""
+    names = [name for name, _ in meter.dimensions]
+    texts = [batch.texts(path) for _, path in meter.dimensions]
+    if not texts:
+        return pl.repeat("{}", batch.events, dtype=pl.String, eager=True)
+    if len(texts) == 1:
+        only = names[0]
+        cache = _Cache(lambda text: orjson.dumps({only: text}).decode())
+        return pl.Series([cache[text] for text in texts[0]], dtype=pl.String)
+    # Names are sorted in the plan.
+    cache = _Cache(lambda key: orjson.dumps(dict(zip(names, key, strict=True))).decode())
+    return pl.Series([cache[key] for key in zip(*texts, strict=True)], dtype=pl.String)
+
+
+# --- quantities --------------------------------------------------------------------------------------------
+
+# What the column cast reads exactly, without rounding and below the limit.
+_PLAIN: Final = r"^-?[0-9]{1,18}(?:\.[0-9]{1,12})?$"
+
+
+def _quantities(values: list[Any], *, allow_negative: bool) -> pl.Series:
+    series = _integers(values) if set(map(type, values)) == {int} else None
+    if series is None:
+        series = _mixed(values)
+    if allow_negative or series.null_count() == len(series) or not bool(series.min() < 0):  # type: ignore[operator]
+        return series
+    return _only(series, (series >= 0).fill_null(value=False).to_numpy())
+
+
+def _integers(values: list[Any]) -> pl.Series | None:
+    try:
+        integers = np.array(values, dtype=np.int64)
+    except OverflowError:
+        return None
+    good = (integers > -_INTEGER_END) & (integers < _INTEGER_END)
+    if good.all():
+        return pl.Series(integers, dtype=pl.Int64).cast(QUANTITY)
+    return _only(pl.Series(np.where(good, integers, 0), dtype=pl.Int64).cast(QUANTITY), good)
+
+
+def _mixed(values: list[Any]) -> pl.Series:
+    """Read strings, integers and doubles by their text; what is not plain is read one by one."""
+    texts = [
+        value if type(value) is str else repr(value) if type(value) is float or type(value) is int else None
+        for value in values
+    ]
+    text = pl.Series(texts, dtype=pl.String)
+    plain = text.str.contains(_PLAIN).fill_null(value=False)
+    quantities = _only(text, plain.to_numpy()).cast(QUANTITY)
+    special = np.flatnonzero((text.is_not_null() & ~plain).to_numpy())
+    if not len(special):
+        return quantities
+    scaled = [_scaled(values[index]) for index in special.tolist()]
+    found = pl.Series([None if one is None else decimal_of_scaled(one) for one in scaled], dtype=QUANTITY)
+    return quantities.scatter(special, found)
+
+
+def _scaled(value: Any) -> int | None:
+    if type(value) is str:
+        return scaled_of_text(value)
+    return scaled_of_double(value) if type(value) is float else scaled_of_integer(value)
