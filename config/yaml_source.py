@@ -20,6 +20,10 @@ FILES_MAX: Final = 1000
 VALUES_MAX: Final = 2_000_000
 DEPTH_MAX: Final = 32
 
+_TAGS: Final = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp")
+)
+
 
 class _Loader(yaml.CSafeLoader):
     """The safe loader with the scalars of YAML 1.2: see the module's docstring."""
@@ -112,6 +116,9 @@ class _Reader:
             message = f"{self.at(node)}: nested deeper than {DEPTH_MAX}. hint: an alias may contain itself"
             raise ValueError(message)
         self.lines.setdefault(location, self.at(node))
+        if node.tag not in _TAGS:
+            self.problems.append(f"{self.at(node)}: the tag {node.tag} is not allowed. hint: write plain values")
+            return None
         if isinstance(node, yaml.MappingNode):
             return dict(self._pairs(node, location))
         if isinstance(node, yaml.SequenceNode):
@@ -122,7 +129,7 @@ class _Reader:
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
             key = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+            if not isinstance(key_node, yaml.ScalarNode) or key == "<<":
                 self.problems.append(f"{self.at(key_node)}: a key must be plain text. hint: write the field out")
                 continue
             if key in seen:
