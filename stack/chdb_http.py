@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final
 from stack.chdb_engine import Engine, EngineError, Result, Statement
 from stack.http_body import BodyError, form_fields, read_body
 from stack.insert_spool import Spooled, spool_insert
-from stack.sql_text import STREAMABLE, parse_insert, result_format
+from stack.sql_text import is_streamable, parse_insert, result_format
 
 BODY_BYTES_MAX: Final = 1 << 30
 SQL_BYTES_MAX: Final = 16 << 20
@@ -181,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
             message = f"Code: {_CODE_TOO_MANY_QUERIES}. DB::Exception: {STATEMENTS_MAX} statements are running"
             raise EngineError(_CODE_TOO_MANY_QUERIES, message)
         try:
-            if streamed and shown in STREAMABLE:
+            if streamed and is_streamable(statement.sql, shown):
                 self._answer_stream(self.server.engine.stream(statement), shown)
             else:
                 result = self.server.engine.execute(statement)

@@ -59,6 +59,12 @@ def parse_insert(head: bytes) -> Insert | None:
     )
 
 
+def is_streamable(sql: str, shown: str | None) -> bool:
+    """Tell whether the engine can hand the result out in pieces."""
+    match = _RESULT.match(sql)
+    return match is not None and match[1].upper() in ("SELECT", "WITH") and shown in STREAMABLE
+
+
 def result_format(sql: str, default: str) -> str | None:
     """Return the format of the statement's result, or None if it has no result."""
     if not _RESULT.match(sql):
