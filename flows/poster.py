@@ -1,0 +1,298 @@
+"""The poster: brings postings into the ERP, once each, whatever happens in between.
+
+Guarantee: a posting is in the ERP's books at most once, and a posting called POSTED is there under the ERP's number.
+Unit of parallelism: one poster per entity, by a lease with a fencing token; several processes share the entities.
+What happens if the process dies, step by step:
+ 1. before a posting is SUBMITTED: nothing was sent; it is PENDING at the next start.
+ 2. after SUBMITTED is committed, before, during or after the call: it is unknown; the next start looks it up by key.
+ 3. after the answer, before it is committed: the same as 2; the lookup finds the entry.
+ 4. after the commit: done; its state reaches ClickHouse with the next pass.
+"""
+
+import os
+import random
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import structlog
+from sqlalchemy import Engine
+
+from config.entities import Entity, EntityErp
+from config.revision import History
+from config.settings import Settings
+from core import metrics
+from core.clock import Clock
+from core.errors import Unreachable
+from flows.poster_delivery import Delivery
+from flows.poster_pace import Breaker, TokenBucket
+from flows.poster_states import PostingStateWriter, StateFeed
+from sinks.erp.port import ErpPort
+from sinks.ledger import database, documents, leases, posting_creation, postings, revisions
+from sinks.ledger.leases import Lease, LeaseLost
+
+log = structlog.get_logger()
+
+COUNT_EVERY_S = 10.0
+IDLE_PASSES_MAX = 5
+WAIT_S_MAX = 30.0
+STOP_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run of the poster did. Counts are postings."""
+
+    posted: int = 0
+    created: int = 0
+    by_state: dict[str, int] = field(default_factory=dict)
+    entities_elsewhere: tuple[str, ...] = ()
+    """Entities another poster is at work on."""
+    states_unwritten: int = 0
+    """Document states ClickHouse has not got yet."""
+
+    @property
+    def undelivered_for_error(self) -> int:
+        """Return how many postings are not delivered though they should be."""
+        failed = (
+            postings.PENDING,
+            postings.SUBMITTED,
+            postings.ACCEPTED,
+            postings.UNKNOWN,
+            postings.HELD,
+            postings.CONFLICT,
+            postings.DUPLICATED,
+        )
+        return sum(self.by_state.get(state, 0) for state in failed)
+
+    @property
+    def succeeded(self) -> bool:
+        """Tell whether everything that could be delivered is."""
+        return not self.undelivered_for_error and not self.entities_elsewhere
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the summary as plain values."""
+        return asdict(self) | {
+            "undelivered_for_error": self.undelivered_for_error,
+            "succeeded": self.succeeded,
+        }
+
+    def to_text(self) -> str:
+        """Return the summary for a person."""
+        states = ", ".join(f"{state.lower()} {count}" for state, count in sorted(self.by_state.items())) or "none yet"
+        rows = [f"posted {self.posted} postings ({self.created} made of new documents); all postings: {states}"]
+        if self.undelivered_for_error:
+            rows.append(
+                f"{self.undelivered_for_error} postings are not delivered: see the ledger's table exceptions, and"
+                " `meterbridge post --once --json`"
+            )
+        if self.entities_elsewhere:
+            rows.append(f"another poster is at work on: {', '.join(self.entities_elsewhere)}")
+        if self.states_unwritten:
+            rows.append(f"{self.states_unwritten} posting states wait for ClickHouse")
+        return "\n".join(rows)
+
+
+@dataclass
+class _Desk:
+    """What the poster keeps per entity while it runs: the pace, nothing durable."""
+
+    breaker: Breaker
+    bucket: TokenBucket
+    adapter: ErpPort
+    erp: EntityErp
+
+
+class Poster:
+    """Groups, submits, looks up and polls, entity by entity; never sleeps while another entity has work."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        adapters: Callable[[EntityErp], ErpPort],
+        clock: Clock,
+        state_writer: PostingStateWriter | None = None,
+        *,
+        stop: threading.Event | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._adapters = adapters
+        self._clock = clock
+        self._feed = StateFeed(engine, state_writer, clock)
+        self._stop = stop or threading.Event()
+        self._chance = chance or random.Random()  # noqa: S311 - spreads retries, guards no secret
+        self.holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._desks: dict[str, _Desk] = {}
+        self._leases: dict[str, Lease] = {}
+        self._elsewhere: set[str] = set()
+        self._history: History | None = None
+        self._counted_at_s = -COUNT_EVERY_S
+        self._ledger_missing = False
+        self._posted = 0
+        self._created = 0
+
+    def run(self) -> Summary:
+        """Work until the stop flag is set, then give the leases back."""
+        try:
+            while not self._stop.is_set():
+                if not self._pass_or_wait():
+                    self._wait(self._settings.poster.poll_s)
+        finally:
+            self._give_back()
+        return self.summary()
+
+    def _pass_or_wait(self) -> int:
+        """Do one round; a ledger that does not answer is waited for, since nothing can be decided without it."""
+        waiting = metrics.WAITING_SINCE.labels(server="ledger")
+        try:
+            moved = self.pass_once()
+        except Exception as error:
+            if not database.unreachable(error):
+                raise
+            if not self._ledger_missing:
+                waiting.set(self._clock.now().timestamp())
+                log.warning("The ledger database does not answer; the poster waits.", cause=type(error).__name__)
+            self._ledger_missing = True
+            return 0
+        if self._ledger_missing:
+            waiting.set(0)
+            self._ledger_missing = False
+        return moved
+
+    def run_once(self) -> Summary:
+        """Deliver what is deliverable now, waiting a little for retries, and return what remains."""
+        idle = 0
+        try:
+            while not self._stop.is_set() and idle < IDLE_PASSES_MAX:
+                if self.pass_once():
+                    idle = 0
+                    continue
+                due_ms = postings.next_due_ms(self._engine)
+                if due_ms is None or self._elsewhere:
+                    break
+                idle += 1
+                wait_s = due_ms / 1000 - self._clock.now().timestamp()
+                self._wait(min(WAIT_S_MAX, max(wait_s, self._longest_wait_s(), 0.05)))
+        finally:
+            self._give_back()
+        return self.summary()
+
+    def pass_once(self) -> int:
+        """Do one round over the entities and return how many postings moved."""
+        moved = 0
+        self._history = self._load_history()
+        self._elsewhere.clear()
+        if self._history is not None:
+            for entity in postings.entities_with_work(self._engine):
+                if self._stop.is_set():
+                    break
+                moved += self._entity_pass(entity, self._history)
+        self._feed.run()
+        self._count()
+        return moved
+
+    def summary(self) -> Summary:
+        """Return the state of all postings."""
+        return Summary(
+            posted=self._posted,
+            created=self._created,
+            by_state=postings.count_by_state(self._engine),
+            entities_elsewhere=tuple(sorted(self._elsewhere)),
+            states_unwritten=self._feed.waiting(),
+        )
+
+    def _load_history(self) -> History | None:
+        known = revisions.load_history_if_changed(self._engine, self._history)
+        return known if known is not None else self._history
+
+    def _entity_pass(self, name: str, history: History) -> int:
+        entity = posting_creation.newest_entity(history, name)
+        if entity is None:
+            log.error("Documents name an entity that no revision has; they wait.", entity=name)
+            return 0
+        lease = leases.acquire(self._engine, name, self.holder, self._clock.now())
+        if lease is None:
+            self._elsewhere.add(name)
+            self._leases.pop(name, None)
+            return 0
+        self._leases[name] = lease
+        desk = self._desk(entity)
+        try:
+            created = posting_creation.create(self._engine, lease, history, name, self._clock.now())
+            self._created += created
+            delivery = Delivery(
+                engine=self._engine,
+                lease=lease,
+                entity=entity,
+                adapter=desk.adapter,
+                clock=self._clock,
+                chance=self._chance,
+                breaker=desk.breaker,
+                bucket=desk.bucket,
+                stop=self._stop,
+                batch_max=self._settings.poster.batch_documents,
+            )
+            moved = delivery.run()
+        except LeaseLost as error:
+            self._leases.pop(name, None)
+            log.warning("A posting lease was lost.", entity=name, cause=str(error))
+            return 0
+        except Unreachable as error:
+            desk.breaker.failed()
+            log.warning("The ERP does not answer.", entity=name, cause=str(error))
+            return 0
+        self._posted += delivery.posted
+        return created + moved
+
+    def _desk(self, entity: Entity) -> _Desk:
+        desk = self._desks.get(entity.id)
+        if desk is None or desk.erp != entity.erp:
+            adapter = self._adapters(entity.erp)
+            rate = adapter.capabilities
+            bucket = TokenBucket(rate.rate_per_s, rate.burst, self._clock)
+            desk = _Desk(Breaker(self._clock), bucket, adapter, entity.erp)
+            self._desks[entity.id] = desk
+        return desk
+
+    def _longest_wait_s(self) -> float:
+        return max((desk.breaker.wait_s() for desk in self._desks.values()), default=0.0)
+
+    def _count(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._counted_at_s < COUNT_EVERY_S:
+            return
+        self._counted_at_s = now_s
+        found = documents.count_by_state(self._engine)
+        for state in ALL_STATES:
+            metrics.OUTBOX.labels(state=state).set(found.get(state, 0))
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep in small steps, so that a stop is noticed."""
+        until_s = self._clock.monotonic_s() + seconds
+        while not self._stop.is_set() and (left_s := until_s - self._clock.monotonic_s()) > 0:
+            self._clock.sleep(min(left_s, STOP_POLL_S))
+
+    def _give_back(self) -> None:
+        for lease in self._leases.values():
+            leases.release(self._engine, lease)
+        self._leases.clear()
+
+
+ALL_STATES: Sequence[str] = (
+    documents.STAGED,
+    documents.PENDING,
+    documents.NOT_POSTED_ZERO,
+    postings.SUBMITTED,
+    postings.ACCEPTED,
+    postings.UNKNOWN,
+    postings.POSTED,
+    postings.HELD,
+    postings.CONFLICT,
+    postings.DUPLICATED,
+)

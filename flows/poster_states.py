@@ -1,0 +1,164 @@
+"""Tells ClickHouse the state of each document's posting. The ledger is the truth; this is a copy for readers.
+
+ClickHouse may be down for days: posting goes on, and what was not told is told later. A row replaces itself by
+document key and version, so that telling it twice is harmless.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+import pyarrow as pa
+import structlog
+from sqlalchemy import Engine, bindparam, func, select, update
+
+from config.settings import ClickHouseSettings
+from core.clock import Clock
+from sinks.ledger import documents, postings, tables
+from sinks.ledger.database import read, write
+from sinks.ledger.times import to_datetime
+
+log = structlog.get_logger()
+
+POSTINGS_PER_RUN_MAX: Final = 200
+ROWS_PER_INSERT_MAX: Final = 20_000
+RETRY_S: Final = 10.0
+TABLE: Final = "posting_states"
+
+
+@dataclass(frozen=True, slots=True)
+class PostingState:
+    """One row of `posting_states`, by document key."""
+
+    key: str
+    posting_key: str
+    state: str
+    reason: str
+    erp_reference: str
+    changed_at: datetime
+    posted_at: datetime | None
+    version: int
+
+
+_TIME: Final = pa.timestamp("ms", tz="UTC")
+ARROW_SCHEMA: Final[pa.Schema] = pa.schema(
+    [
+        ("key", pa.string()),
+        ("posting_key", pa.string()),
+        ("state", pa.string()),
+        ("reason", pa.string()),
+        ("erp_reference", pa.string()),
+        ("changed_at", _TIME),
+        ("posted_at", _TIME),
+        ("version", pa.uint64()),
+    ]
+)
+
+
+class PostingStateWriter(Protocol):
+    """Writes rows of `posting_states`; called by the poster alone."""
+
+    def write(self, rows: Sequence[PostingState]) -> None:
+        """Write rows; any exception means that they are written again later."""
+        ...
+
+
+class ClickHouseStateWriter:
+    """Writes the rows into ClickHouse, with one connection per call."""
+
+    def __init__(self, settings: ClickHouseSettings) -> None:
+        self._settings = settings
+
+    def write(self, rows: Sequence[PostingState]) -> None:
+        """Insert the rows."""
+        from sinks.clickhouse.client import connect  # noqa: PLC0415 - only where ClickHouse is used
+
+        columns = [[getattr(row, name) for row in rows] for name in ARROW_SCHEMA.names]
+        arrays = [pa.array(values, kind.type) for values, kind in zip(columns, ARROW_SCHEMA, strict=True)]
+        with connect(self._settings) as client:
+            client.insert_arrow(TABLE, pa.Table.from_arrays(arrays, schema=ARROW_SCHEMA))
+
+
+class StateFeed:
+    """Finds what changed since it was last told, and tells it."""
+
+    def __init__(self, engine: Engine, writer: PostingStateWriter | None, clock: Clock) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+        self._retry_at_s = 0.0
+        self._failing = False
+
+    def run(self) -> int:
+        """Tell up to POSTINGS_PER_RUN_MAX postings and the zero documents; return how many rows were written."""
+        if self._writer is None or self._clock.monotonic_s() < self._retry_at_s:
+            return 0
+        try:
+            written = self._tell_postings(self._writer) + self._tell_zeros(self._writer)
+        except Exception as error:
+            # Whatever it is, it must not stop posting: the rows stay marked as not written.
+            if not self._failing:
+                log.warning("Posting states cannot be written to ClickHouse; trying again.", cause=str(error)[:500])
+            self._failing = True
+            self._retry_at_s = self._clock.monotonic_s() + RETRY_S
+            return 0
+        self._failing = False
+        return written
+
+    def waiting(self) -> int:
+        """Return how many postings have a state that was not told yet."""
+        changed = tables.postings.c.version_written < tables.postings.c.version
+        with read(self._engine) as connection:
+            return int(connection.execute(select(func.count()).where(changed)).scalar() or 0)
+
+    def _tell_postings(self, writer: PostingStateWriter) -> int:
+        table = tables.postings
+        query = (
+            select(table)
+            .where(table.c.version_written < table.c.version)
+            .order_by(table.c.changed_at_ms)
+            .limit(POSTINGS_PER_RUN_MAX)
+        )
+        with read(self._engine) as connection:
+            changed = connection.execute(query).all()
+            members = select(tables.posting_documents).where(
+                tables.posting_documents.c.posting_key.in_([row.key for row in changed])
+            )
+            by_posting = {row.key: row for row in changed}
+            rows = []
+            for document_key, posting_key in connection.execute(members):
+                row = by_posting[posting_key]
+                at = to_datetime(row.changed_at_ms)
+                posted_at = at if row.state == postings.POSTED else None
+                rows.append(
+                    PostingState(
+                        document_key, row.key, row.state, row.reason, row.erp_number, at, posted_at, row.version
+                    )
+                )
+        if not changed:
+            return 0
+        self._write(writer, rows)
+        told = update(table).where(table.c.key == bindparam("posting"), table.c.version_written < bindparam("told"))
+        with write(self._engine) as connection:
+            parameters = [{"posting": row.key, "told": row.version} for row in changed]
+            connection.execute(told.values(version_written=bindparam("told")), parameters)
+        return len(rows)
+
+    def _tell_zeros(self, writer: PostingStateWriter) -> int:
+        table = tables.documents
+        waiting = (table.c.state == documents.NOT_POSTED_ZERO) & (table.c.state_written == 0)
+        with read(self._engine) as connection:
+            keys = list(connection.execute(select(table.c.key).where(waiting).limit(ROWS_PER_INSERT_MAX)).scalars())
+        if not keys:
+            return 0
+        now = self._clock.now()
+        self._write(writer, [PostingState(key, "", documents.NOT_POSTED_ZERO, "", "", now, None, 1) for key in keys])
+        with write(self._engine) as connection:
+            change = update(table).where(table.c.key == bindparam("document")).values(state_written=1)
+            connection.execute(change, [{"document": key} for key in keys])
+        return len(keys)
+
+    def _write(self, writer: PostingStateWriter, rows: list[PostingState]) -> None:
+        for start in range(0, len(rows), ROWS_PER_INSERT_MAX):
+            writer.write(rows[start : start + ROWS_PER_INSERT_MAX])

@@ -1,0 +1,145 @@
+"""The text of the journal: beancount syntax, written and read back by us.
+
+One entry:
+
+    2026-11-24 * "Meterbridge US01" "Usage booked 2026-11-24T10:00Z"
+      number: "J-00000001"
+      key: "ABCDEFGHIJKLMNOP"
+      digest: "<64 hex digits>"
+      ...
+      Assets:Unbilled-Receivable:US01-1150  12.34 USD
+      Income:Usage-Revenue:US01-4001  -12.34 USD
+
+followed by an empty line. Only what this module writes is read back; comments and other directives are skipped.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Final
+
+from sinks.erp.port import Posting, PostingLine
+from sinks.ledger.times import hour_text
+
+ROOTS: Final = {
+    "unbilled_receivable": "Assets",
+    "contract_asset": "Assets",
+    "accounts_receivable": "Assets",
+    "usage_revenue": "Income",
+    "subscription_revenue": "Income",
+    "shortfall_revenue": "Income",
+    "contract_liability": "Liabilities",
+    "tax_payable": "Liabilities",
+}
+DOCUMENT_KEYS_PER_LINE: Final = 8
+_HEADER = re.compile(r'^(\d{4}-\d{2}-\d{2}) \* "')
+_METADATA = re.compile(r'^  ([a-z][a-z0-9-]*): "((?:[^"\\]|\\.)*)"$')
+_LEG = re.compile(r"^  ([A-Z][^\s]*)  (-?[0-9.]+) ([A-Z][A-Z0-9]*)$")
+_NUMBER = re.compile(r"^J-(\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEntry:
+    """One entry read back from a file."""
+
+    key: str
+    number: int
+    digest: str
+    posting_date: date
+    currency: str
+    lines: tuple[tuple[str, Decimal], ...]
+
+
+def number_text(number: int) -> str:
+    """Return the journal's own entry number as text."""
+    return f"J-{number:08d}"
+
+
+def quote(text: str) -> str:
+    """Return a beancount string; control characters become spaces."""
+    clean = "".join(character if character.isprintable() else " " for character in text)
+    return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def account_name(entity: str, line: PostingLine) -> str:
+    """Return the account, such as `Assets:Unbilled-Receivable:US01-1150`.
+
+    Characters the syntax does not allow become `-`, and a short digest keeps such names apart.
+    """
+    plain = f"{entity}-{line.account}"
+    name = re.sub(r"[^A-Za-z0-9-]", "-", plain)
+    if not re.match(r"[A-Z0-9]", name):
+        name = name[:1].upper() + name[1:] if name[:1].isalpha() else "X" + name
+    if name != plain:
+        name += "-" + hashlib.sha256(plain.encode()).hexdigest()[:6]
+    role = "-".join(part.capitalize() for part in line.account_role.split("_"))
+    return f"{ROOTS.get(line.account_role, 'Equity')}:{role}:{name}"
+
+
+def entry_text(posting: Posting, number: int) -> str:
+    """Return the text of one entry."""
+    metadata = {
+        "number": number_text(number),
+        "key": posting.key,
+        "digest": posting.digest,
+        "entity": posting.entity,
+        "kind": posting.kind,
+        "period": posting.accounting_period,
+        "booked-hour": hour_text(posting.booked_hour),
+    }
+    if posting.customer is not None:
+        metadata["customer"] = posting.customer
+    if posting.reverses is not None:
+        metadata["reverses"] = posting.reverses
+    if posting.trace_url:
+        metadata["trace"] = posting.trace_url
+    keys = posting.document_keys
+    for start in range(0, len(keys), DOCUMENT_KEYS_PER_LINE):
+        name = "documents" if not start else f"documents-{start // DOCUMENT_KEYS_PER_LINE + 1}"
+        metadata[name] = " ".join(keys[start : start + DOCUMENT_KEYS_PER_LINE])
+    title = (
+        f"{posting.posting_date.isoformat()} * {quote('Meterbridge ' + posting.entity)} {quote(posting.description)}"
+    )
+    rows = [title, *(f"  {name}: {quote(value)}" for name, value in metadata.items())]
+    for line in posting.lines:
+        rows.append(f"  {account_name(posting.entity, line)}  {line.signed:f} {posting.currency}")
+        if line.customer is not None and posting.customer is None:
+            rows.append(f"    customer: {quote(line.customer)}")
+        rows.extend(f"    dimension-{_slug(name)}: {quote(value)}" for name, value in line.dimensions)
+    return "\n".join(rows) + "\n\n"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "-", name.lower()) or "x"
+
+
+def read_entries(text: str) -> Iterator[ReadEntry]:
+    """Read entries back, in file order."""
+    for block in text.split("\n\n"):
+        rows = block.split("\n")
+        start = next((index for index, row in enumerate(rows) if _HEADER.match(row)), None)
+        if start is None:
+            continue
+        found: dict[str, str] = {}
+        legs: list[tuple[str, Decimal]] = []
+        currency = ""
+        for row in rows[start + 1 :]:
+            if match := _METADATA.match(row):
+                found.setdefault(match[1], match[2])
+            elif match := _LEG.match(row):
+                legs.append((match[1], Decimal(match[2])))
+                currency = match[3]
+        number = _NUMBER.match(found.get("number", ""))
+        if number is None or "key" not in found:
+            continue  # an entry of somebody else: not ours to count
+        yield ReadEntry(
+            found["key"],
+            int(number[1]),
+            found.get("digest", ""),
+            date.fromisoformat(rows[start][:10]),
+            currency,
+            tuple(legs),
+        )

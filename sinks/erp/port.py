@@ -1,0 +1,280 @@
+"""The port to an ERP: what an adapter must do, and how it says what happened.
+
+The functions are synchronous: the poster works on one batch per entity at a time by design (order, fencing, the
+ERP's own sequence locks), so that concurrency inside an adapter would only add outcomes nobody can order. Every
+call may block up to the adapter's own time limit. An adapter only translates; it decides no accounting.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import orjson
+
+Side = Literal["debit", "credit"]
+
+
+class Idempotency(Enum):
+    """How an ERP keeps a repeated key from being booked twice."""
+
+    UNIQUE_KEY = "unique_key"
+    """The key is unique in the ERP: a repeat answers with the first entry."""
+    UPSERT = "upsert"
+    """A repeat rewrites the same entry."""
+    KEY_HEADER = "key_header"
+    """A repeat within the key's lifetime answers with the first entry."""
+    SEARCH_ONLY = "search_only"
+    """The ERP can only be searched: after an unknown outcome nothing is sent again without a person."""
+    ASYNC_JOB = "async_job"
+    """The ERP answers with a job to poll."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the poster may expect of an adapter."""
+
+    idempotency: Idempotency
+    atomic_batch: bool = False
+    """One bad posting rejects its whole batch; the poster then bisects."""
+    postings_max: int = 100
+    lines_max: int = 1000
+    rate_per_s: float = 0.0
+    """Calls a second; 0 is no limit."""
+    burst: int = 1
+    settle_window_s: float = 0.0
+    """How long a request whose answer was lost may still take effect."""
+    settle_lookups: int = 1
+    """How many lookups must find nothing before the same key is sent again."""
+    reads_lines: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PostingLine:
+    """One line. `account` is the ERP's code for the role; amounts are exact and positive or negative."""
+
+    account_role: str
+    account: str
+    side: Side
+    amount: Decimal
+    customer: str | None = None
+    dimensions: tuple[tuple[str, str], ...] = ()
+    tax_code: str | None = None
+
+    @property
+    def signed(self) -> Decimal:
+        """Return the amount, debit positive."""
+        return self.amount if self.side == "debit" else self.amount.copy_negate()
+
+
+@dataclass(frozen=True)
+class Posting:
+    """What the ERP gets: a balanced journal under one key. Immutable; other content is another digest."""
+
+    key: str
+    entity: str
+    company: str
+    currency: str
+    accounting_period: str
+    posting_date: date
+    booked_hour: int
+    """The last booked hour in it, in hours since 1970-01-01T00:00Z."""
+    kind: str
+    description: str
+    lines: tuple[PostingLine, ...]
+    document_keys: tuple[str, ...]
+    customer: str | None = None
+    reverses: str | None = None
+    trace_url: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the canonical JSON, amounts as text."""
+        plain = {name: getattr(self, name) for name in _FIELDS}
+        plain["posting_date"] = self.posting_date.isoformat()
+        plain["lines"] = [
+            {
+                "account_role": line.account_role,
+                "account": line.account,
+                "side": line.side,
+                "amount": format(line.amount, "f"),
+                "customer": line.customer,
+                "dimensions": [list(pair) for pair in line.dimensions],
+                "tax_code": line.tax_code,
+            }
+            for line in self.lines
+        ]
+        return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> "Posting":
+        """Read a posting back."""
+        plain = orjson.loads(text)
+        plain["posting_date"] = date.fromisoformat(plain["posting_date"])
+        plain["document_keys"] = tuple(plain["document_keys"])
+        plain["lines"] = tuple(
+            PostingLine(
+                line["account_role"],
+                line["account"],
+                line["side"],
+                Decimal(line["amount"]),
+                line["customer"],
+                tuple((name, value) for name, value in line["dimensions"]),
+                line["tax_code"],
+            )
+            for line in plain["lines"]
+        )
+        return cls(**plain)
+
+
+_FIELDS = tuple(name for name in Posting.__dataclass_fields__)
+
+
+# --- outcomes ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """It is in the books under the ERP's own number. `replayed`: it was there before."""
+
+    number: str
+    reference: str = ""
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The ERP took it and works on it; ask by the job."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The ERP said no. In an atomic batch every posting of the batch gets the one answer."""
+
+    reason: str
+    """`unbalanced`, `unknown_account`, `unknown_customer`, `missing_dimension`, `closed_period`, `invalid`."""
+    text: str
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The key is taken by other content: an alarm, nothing was changed."""
+
+    number: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Provably nothing was sent; the same call may be repeated."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The ERP asks to slow down; nothing was done. `after_s` is its Retry-After, if it gave one."""
+
+    after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It may or may not be in the books: only a lookup can tell."""
+
+    why: str
+
+
+Outcome = Posted | Accepted | Rejected | Conflict | NotSent | Throttled | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """What preflight found missing for one posting, before anything was sent."""
+
+    key: str
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErpEntry:
+    """One entry as the ERP holds it. `digest` is empty where the ERP cannot keep one."""
+
+    key: str
+    number: str
+    digest: str
+    currency: str = ""
+    posting_date: date | None = None
+    lines: tuple[tuple[str, Decimal], ...] = ()
+    """(account as the ERP names it, signed amount, debit positive); empty where lines cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Booked days to read back, both included (UTC)."""
+
+    first: date
+    last: date
+
+
+class ErpPort(Protocol):
+    """One adapter, bound to one ERP. Called by the poster of one entity at a time; may block."""
+
+    @property
+    def name(self) -> str:
+        """Return the adapter's registered name."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what may be expected."""
+        ...
+
+    def preflight(self, postings: Sequence[Posting]) -> list[Issue]:
+        """Check accounts, parties, periods and line limits without booking anything.
+
+        :raises Unreachable: the ERP does not answer; nothing was decided.
+        """
+        ...
+
+    def submit(self, postings: Sequence[Posting], attempt_id: str) -> list[Outcome]:
+        """Book postings; one outcome each, in order. Any exception counts as Unknown for all of them."""
+        ...
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, list[ErpEntry]]:
+        """Find entries by key: none, one, or more than one, which is an alarm.
+
+        :raises Unreachable: the ERP does not answer; nothing is known.
+        """
+        ...
+
+    def poll(self, jobs: Sequence[str]) -> list[Outcome]:
+        """Ask for the outcome of accepted jobs, in order; Accepted again while they run.
+
+        :raises Unreachable: the ERP does not answer.
+        """
+        ...
+
+    def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
+        """Book `posting`, the opposite of `entry`, under its own key; idempotent."""
+        ...
+
+    def read_back(self, window: Window) -> Iterator[ErpEntry]:
+        """Read our entries of those booked days.
+
+        :raises Unreachable: the ERP does not answer.
+        """
+        ...

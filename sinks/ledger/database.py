@@ -1,0 +1,106 @@
+"""Connections and transactions of the ledger database.
+
+SQLite runs with a write-ahead log, full synchronisation, foreign keys, and writers that take the write lock at
+their beginning, so that a compare-and-set never fails half-way on a lock upgrade. PostgreSQL runs at its default
+isolation; every state change names the state it expects.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+
+from sinks.ledger.migrations import MIGRATIONS, statements
+
+BUSY_TIMEOUT_MS = 5_000
+_MIGRATE_LOCK = 4_711_020_231
+_WRITER = "meterbridge_writer"
+
+
+def connect(url: str) -> Engine:
+    """Return an engine for that SQLAlchemy URL; nothing is opened yet.
+
+    `sqlite:///path` or `postgresql://...` (the psycopg driver is filled in). Dispose of it when done.
+    """
+    parsed = make_url(url)
+    if parsed.drivername in {"postgresql", "postgres"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writer = connection.get_execution_options().get(_WRITER, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+
+@contextmanager
+def write(engine: Engine) -> Iterator[Connection]:
+    """Run a transaction that writes; commits at its end, rolls back on any exception."""
+    with engine.connect().execution_options(**{_WRITER: True}) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def read(engine: Engine) -> Iterator[Connection]:
+    """Run a transaction that only reads: one consistent picture on SQLite."""
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def unreachable(error: BaseException) -> bool:
+    """Tell whether the database did not answer (or is locked or full), so that the same call may work later."""
+    if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
+        return True
+    return isinstance(error, exc.DBAPIError) and error.connection_invalidated
+
+
+def migrate(url: str) -> list[str]:
+    """Bring the database to the newest schema and return the names of the migrations applied now.
+
+    Each migration is one transaction with its record: dying here leaves it applied and recorded, or neither.
+    Two at once wait for each other.
+    """
+    engine = connect(url)
+    applied: list[str] = []
+    try:
+        for name, texts in MIGRATIONS:
+            with write(engine) as connection:
+                if engine.dialect.name == "postgresql":
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATE_LOCK})
+                connection.exec_driver_sql(
+                    "CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, applied_at_ms BIGINT NOT NULL)"
+                )
+                known = connection.execute(text("SELECT 1 FROM migrations WHERE name = :name"), {"name": name})
+                if known.first() is not None:
+                    continue
+                for statement in statements(engine.dialect.name, texts):
+                    connection.exec_driver_sql(statement)
+                connection.execute(
+                    text("INSERT INTO migrations (name, applied_at_ms) VALUES (:name, :at)"),
+                    {"name": name, "at": time.time_ns() // 1_000_000},
+                )
+            applied.append(name)
+    finally:
+        engine.dispose()
+    return applied

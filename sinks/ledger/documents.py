@@ -1,0 +1,203 @@
+"""Documents in the outbox: staged with an epoch, promoted once it is durable, then grouped into postings.
+
+A document's own states: STAGED (its epoch may still be replayed), PENDING (may be grouped), IN_POSTING (the
+posting's state tells the rest) and NOT_POSTED_ZERO (all amounts zero: kept so that quantities tie).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from sqlalchemy import Connection, Engine, Text, delete, func, insert, select, type_coerce, update
+
+from sinks.ledger import tables
+from sinks.ledger.amounts import exact
+from sinks.ledger.database import read
+
+if TYPE_CHECKING:
+    from operators.document import Document
+
+STAGED: Final = "STAGED"
+PENDING: Final = "PENDING"
+IN_POSTING: Final = "IN_POSTING"
+NOT_POSTED_ZERO: Final = "NOT_POSTED_ZERO"
+
+_TABLE = tables.documents
+_KEYS_PER_QUERY: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A document that must not be stored: `kind` is `digest_conflict` or `hour_already_posted`."""
+
+    key: str
+    kind: str
+    detail: str
+
+
+def stage(connection: Connection, documents: Sequence["Document"], sequence: int) -> list[Refused]:
+    """Insert documents as STAGED; those already there with the same digest are left as they are.
+
+    If any is refused nothing is inserted: the caller records the refusals and stops.
+    """
+    fresh: dict[str, Document] = {}
+    refused: list[Refused] = []
+    known = _digests(connection, [document.key for document in documents])
+    for document in documents:
+        digest = known.get(document.key)
+        if digest is None:
+            known[document.key] = document.digest
+            fresh[document.key] = document
+        elif digest != document.digest:
+            detail = f"stored with digest {digest}, came again with digest {document.digest}"
+            refused.append(Refused(document.key, "digest_conflict", detail))
+    rows = [_row(document, sequence) for document in fresh.values()]
+    refused.extend(_late(connection, rows))
+    if refused or not rows:
+        return refused
+    connection.execute(insert(_TABLE), rows)
+    lines = [line for document in fresh.values() for line in _line_rows(document)]
+    if lines:
+        connection.execute(insert(tables.document_lines), lines)
+    return []
+
+
+def _digests(connection: Connection, keys: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        part = keys[start : start + _KEYS_PER_QUERY]
+        query = select(_TABLE.c.key, _TABLE.c.digest).where(_TABLE.c.key.in_(part))
+        found.update((key, digest) for key, digest in connection.execute(query))
+    return found
+
+
+def _late(connection: Connection, rows: list[dict[str, Any]]) -> list[Refused]:
+    """Find new documents of an hour that was already grouped: sealed hours never change."""
+    groups = {(row["entity"], row["booked_hour"], row["currency"], row["accounting_period"]) for row in rows}
+    closed = set()
+    for entity, hour, currency, period in groups:
+        query = select(_TABLE.c.key).where(
+            _TABLE.c.entity == entity,
+            _TABLE.c.booked_hour == hour,
+            _TABLE.c.currency == currency,
+            _TABLE.c.accounting_period == period,
+            _TABLE.c.state == IN_POSTING,
+        )
+        if connection.execute(query.limit(1)).first() is not None:
+            closed.add((entity, hour, currency, period))
+    return [
+        Refused(row["key"], "hour_already_posted", f"booked hour {row['booked_hour']} of {row['entity']} has postings")
+        for row in rows
+        if (row["entity"], row["booked_hour"], row["currency"], row["accounting_period"]) in closed
+    ]
+
+
+def _row(document: "Document", sequence: int) -> dict[str, Any]:
+    header = orjson.loads(document.to_json())
+    with exact():
+        debit = sum((Decimal(line["amount"]) for line in header["lines"] if line["side"] == "debit"), Decimal(0))
+    return {
+        "key": document.key,
+        "digest": document.digest,
+        "entity": document.entity,
+        "customer": document.customer,
+        "contract": document.contract,
+        "currency": document.currency,
+        "booked_hour": document.booked_hour,
+        "accounting_period": document.accounting_period,
+        "posting_date": header.get("posting_date") or "",
+        "kind": document.kind,
+        "debit_total": debit,
+        "json": _text(document),
+        "state": STAGED,
+        "staged_sequence": sequence,
+    }
+
+
+def _text(document: "Document") -> str:
+    encoded: str | bytes = document.to_json()
+    return encoded.decode() if isinstance(encoded, bytes) else encoded
+
+
+def _line_rows(document: "Document") -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(orjson.loads(document.to_json())["lines"]):
+        yield {
+            "document_key": document.key,
+            "line": number,
+            "kind": line["kind"],
+            "account_role": line["account_role"],
+            "side": line["side"],
+            "amount": Decimal(line["amount"]),
+            "charge": line.get("charge") or "",
+            "json": orjson.dumps(line, option=orjson.OPT_SORT_KEYS).decode(),
+        }
+
+
+def promote(connection: Connection, sequence: int | None) -> int:
+    """Make STAGED documents up to that sequence (None: all) ready, and return how many became PENDING.
+
+    A document in which every amount is zero becomes NOT_POSTED_ZERO.
+    """
+    due = _TABLE.c.state == STAGED
+    if sequence is not None:
+        due = due & (_TABLE.c.staged_sequence <= sequence)
+    lines = tables.document_lines
+    nonzero = select(lines.c.document_key).where(
+        lines.c.document_key == _TABLE.c.key, _nonzero(connection, lines.c.amount)
+    )
+    pending = connection.execute(update(_TABLE).where(due, nonzero.exists()).values(state=PENDING))
+    connection.execute(update(_TABLE).where(due).values(state=NOT_POSTED_ZERO))
+    return int(pending.rowcount)
+
+
+def _nonzero(connection: Connection, amount: Any) -> Any:
+    """Tell zero from nonzero exactly: where amounts are text, a nonzero one has a digit 1 to 9."""
+    if connection.dialect.name == "sqlite":
+        return type_coerce(amount, Text()).op("GLOB")("*[1-9]*")
+    return amount != Decimal(0)
+
+
+def discard(connection: Connection, sequence: int) -> int:
+    """Delete STAGED documents after that sequence: their epoch is replayed. Return how many."""
+    gone = delete(_TABLE).where(_TABLE.c.state == STAGED, _TABLE.c.staged_sequence > sequence)
+    return int(connection.execute(gone).rowcount)
+
+
+def digests_before(engine: Engine, hour: int) -> dict[str, str]:
+    """Return the digest by key of every promoted document booked before that hour (hours since the epoch)."""
+    query = select(_TABLE.c.key, _TABLE.c.digest).where(_TABLE.c.booked_hour < hour, _TABLE.c.state != STAGED)
+    with read(engine) as connection:
+        return {row.key: row.digest for row in connection.execute(query)}
+
+
+def load(engine: Engine, key: str) -> dict[str, Any] | None:
+    """Return one document's JSON as plain values, or None."""
+    with read(engine) as connection:
+        text = connection.execute(select(_TABLE.c.json).where(_TABLE.c.key == key)).scalar()
+    return None if text is None else dict(orjson.loads(text))
+
+
+def count_by_state(engine: Engine) -> dict[str, int]:
+    """Return how many documents are in each state; for grouped ones it is their posting's state."""
+    state = func.coalesce(tables.postings.c.state, _TABLE.c.state)
+    joined = _TABLE.outerjoin(tables.postings, tables.postings.c.key == _TABLE.c.posting_key)
+    with read(engine) as connection:
+        rows = connection.execute(select(state, func.count()).select_from(joined).group_by(state))
+        return {row[0]: row[1] for row in rows}
+
+
+def net_totals(engine: Engine) -> dict[str, Decimal]:
+    """Return per currency what the promoted documents charge: debits minus credits of all but the revenue lines."""
+    lines = tables.document_lines
+    query = (
+        select(_TABLE.c.currency, lines.c.side, lines.c.amount)
+        .join(_TABLE, _TABLE.c.key == lines.c.document_key)
+        .where(_TABLE.c.state != STAGED, ~lines.c.account_role.endswith("_revenue", autoescape=True))
+    )
+    totals: dict[str, Decimal] = {}
+    with read(engine) as connection, exact():
+        for currency, side, amount in connection.execution_options(yield_per=10_000).execute(query):
+            totals[currency] = totals.get(currency, Decimal(0)) + (amount if side == "debit" else -amount)
+    return totals

@@ -1,0 +1,82 @@
+"""One poster per entity: a lease with a fencing token, checked inside every transaction of its holder.
+
+The token grows with each new holder. A poster that was stopped for longer than its lease finds a newer token and
+stops; what it may have sent in between is SUBMITTED, which its successor treats as unknown.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from core.errors import RetryableError
+from sinks.ledger import tables
+from sinks.ledger.database import write
+from sinks.ledger.times import to_ms
+
+_TABLE = tables.leases
+
+TTL = timedelta(seconds=60)
+"""Longer than any one call to an ERP; a holder renews before each batch."""
+
+
+class LeaseLost(RetryableError):
+    """Another poster holds the lease now; nothing of this transaction was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A held lease: its name, its holder and the fencing token."""
+
+    name: str
+    holder: str
+    fence: int
+
+
+def acquire(engine: Engine, name: str, holder: str, now: datetime, ttl: timedelta = TTL) -> Lease | None:
+    """Take or renew a lease; return None while another holder's has not expired."""
+    expires = to_ms(now + ttl)
+    try:
+        with write(engine) as connection:
+            row = connection.execute(select(_TABLE).where(_TABLE.c.name == name).with_for_update()).first()
+            if row is None:
+                connection.execute(insert(_TABLE).values(name=name, holder=holder, fence=1, expires_at_ms=expires))
+                return Lease(name, holder, 1)
+            if row.holder != holder and row.expires_at_ms > to_ms(now):
+                return None
+            fence = row.fence if row.holder == holder else row.fence + 1
+            change = update(_TABLE).where(_TABLE.c.name == name)
+            connection.execute(change.values(holder=holder, fence=fence, expires_at_ms=expires))
+            return Lease(name, holder, fence)
+    except IntegrityError:  # two made the row at once
+        return None
+
+
+def renew(engine: Engine, lease: Lease, now: datetime, ttl: timedelta = TTL) -> None:
+    """Extend a held lease.
+
+    :raises LeaseLost: a newer holder took it.
+    """
+    with write(engine) as connection:
+        check(connection, lease)
+        change = update(_TABLE).where(_TABLE.c.name == lease.name)
+        connection.execute(change.values(expires_at_ms=to_ms(now + ttl)))
+
+
+def release(engine: Engine, lease: Lease) -> None:
+    """Give a lease up, if it is still held."""
+    with write(engine) as connection:
+        change = update(_TABLE).where(_TABLE.c.name == lease.name, _TABLE.c.fence == lease.fence)
+        connection.execute(change.values(expires_at_ms=0))
+
+
+def check(connection: Connection, lease: Lease) -> None:
+    """Make sure the lease is still ours, and keep it so until this transaction ends.
+
+    :raises LeaseLost: a newer holder took it.
+    """
+    row = connection.execute(select(_TABLE.c.fence).where(_TABLE.c.name == lease.name).with_for_update()).first()
+    if row is None or row.fence != lease.fence:
+        message = f"the posting lease {lease.name!r} was taken by another poster: this one stops posting for it"
+        raise LeaseLost(message)

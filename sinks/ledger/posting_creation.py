@@ -1,0 +1,158 @@
+"""Makes postings of documents whose hour is complete, each bucket in one transaction."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from config.entities import Entity
+from config.revision import History
+from core.errors import InvariantViolation
+from sinks.ledger import documents, exceptions, grouping, postings, progress, tables
+from sinks.ledger.database import read, write
+from sinks.ledger.grouping import Draft, Drafted
+from sinks.ledger.leases import Lease, check
+from sinks.ledger.times import MS_PER_HOUR, to_ms
+
+_DOCUMENTS = tables.documents
+_GROUPS_PER_PASS_MAX = 1_000
+
+
+def complete_before_hour(history: History, watermark_ms: int) -> int:
+    """Return the first booked hour that may still get documents, by the promoted watermark.
+
+    The longest grace of any revision is used: later than needed is harmless, earlier would not be.
+    """
+    grace_ms = max(revision.rules.grace_s for revision in history.revisions) * 1000
+    return max(0, watermark_ms - grace_ms) // MS_PER_HOUR
+
+
+def entity_at(history: History, entity: str, booked_hour: int) -> Entity | None:
+    """Return the entity as known at the booked hour, else as the newest revision that has it knows it."""
+    at_hour = history.at(booked_hour * MS_PER_HOUR).entities.get(entity)
+    return at_hour if at_hour is not None else newest_entity(history, entity)
+
+
+def newest_entity(history: History, entity: str) -> Entity | None:
+    """Return the entity of the newest revision that has it."""
+    return next(
+        (revision.entities[entity] for revision in reversed(history.revisions) if entity in revision.entities), None
+    )
+
+
+def create(engine: Engine, lease: Lease, history: History, entity: str, now: datetime) -> int:
+    """Group the entity's PENDING documents of complete buckets and return how many postings were made.
+
+    Dying inside leaves a bucket's postings made with their documents marked, or nothing of the bucket.
+
+    :raises InvariantViolation: a document belongs to a posting that exists already.
+    """
+    query = (
+        select(_DOCUMENTS.c.currency, _DOCUMENTS.c.accounting_period, _DOCUMENTS.c.booked_hour)
+        .where(_DOCUMENTS.c.entity == entity, _DOCUMENTS.c.state == documents.PENDING)
+        .distinct()
+        .order_by(_DOCUMENTS.c.booked_hour, _DOCUMENTS.c.currency, _DOCUMENTS.c.accounting_period)
+    )
+    with read(engine) as connection:
+        complete = complete_before_hour(history, progress.get(connection, progress.PROMOTED).watermark_ms)
+        hours = connection.execute(query.where(_DOCUMENTS.c.booked_hour < complete)).all()
+    newest = newest_entity(history, entity)
+    if newest is None:
+        return 0
+    buckets: dict[tuple[str, str, str, str], tuple[Entity, list[int]]] = {}
+    for currency, period, hour in hours:
+        known = entity_at(history, entity, hour) or newest
+        bucket = grouping.bucket_of(known, hour)
+        if bucket.end_hour <= complete:
+            key = (currency, period, known.posting.frequency, bucket.name)
+            buckets.setdefault(key, (known, []))[1].append(hour)
+    made = 0
+    for (currency, period, _, _), (known, members) in list(buckets.items())[:_GROUPS_PER_PASS_MAX]:
+        with write(engine) as connection:
+            check(connection, lease)
+            found = _load(connection, entity, currency, period, members)
+            mapping: Mapping[str, str] = {str(role): code for role, code in newest.accounts.items()}
+            drafts = grouping.draft(known, mapping, currency, period, found)
+            clash = _store(connection, drafts, newest.erp.adapter, now)
+        if clash:
+            _alarm(engine, clash, now)
+        made += len(drafts)
+    return made
+
+
+def _load(connection: Connection, entity: str, currency: str, period: str, hours: list[int]) -> list[Drafted]:
+    query = select(_DOCUMENTS).where(
+        _DOCUMENTS.c.entity == entity,
+        _DOCUMENTS.c.state == documents.PENDING,
+        _DOCUMENTS.c.currency == currency,
+        _DOCUMENTS.c.accounting_period == period,
+        _DOCUMENTS.c.booked_hour.in_(hours),
+    )
+    return [
+        Drafted(row.key, row.customer, row.booked_hour, row.posting_date, row.kind, orjson.loads(row.json)["lines"])
+        for row in connection.execute(query)
+    ]
+
+
+def _store(connection: Connection, drafts: list[Draft], adapter: str, now: datetime) -> str | None:
+    """Insert the postings and mark their documents; return the key of one that exists already, inserting nothing."""
+    keys = [draft.posting.key for draft in drafts]
+    for start in range(0, len(keys), 500):
+        taken = select(tables.postings.c.key).where(tables.postings.c.key.in_(keys[start : start + 500]))
+        if (row := connection.execute(taken).first()) is not None:
+            return str(row[0])
+    connection.execute(insert(tables.postings), [_row(draft, adapter, now) for draft in drafts])
+    members = [
+        {"document_key": key, "posting_key": draft.posting.key}
+        for draft in drafts
+        for key in draft.posting.document_keys
+    ]
+    connection.execute(insert(tables.posting_documents), members)
+    for draft in drafts:
+        own = select(tables.posting_documents.c.document_key).where(
+            tables.posting_documents.c.posting_key == draft.posting.key
+        )
+        marked = connection.execute(
+            update(_DOCUMENTS)
+            .where(_DOCUMENTS.c.key.in_(own), _DOCUMENTS.c.state == documents.PENDING)
+            .values(state=documents.IN_POSTING, posting_key=draft.posting.key)
+        )
+        if marked.rowcount != len(draft.posting.document_keys):
+            message = f"documents of posting {draft.posting.key} changed while it was made; nothing was stored"
+            raise InvariantViolation(message)
+        if draft.missing_roles:
+            detail = f"no account for {', '.join(draft.missing_roles)} in entity {draft.posting.entity}"
+            exceptions.raise_exception(connection, "posting_held", draft.posting.key, detail, now)
+    return None
+
+
+def _row(draft: Draft, adapter: str, now: datetime) -> dict[str, Any]:
+    posting = draft.posting
+    held = bool(draft.missing_roles)
+    return {
+        "key": posting.key,
+        "digest": posting.digest,
+        "entity": posting.entity,
+        "adapter": adapter,
+        "currency": posting.currency,
+        "accounting_period": posting.accounting_period,
+        "bucket": draft.bucket,
+        "booked_hour": posting.booked_hour,
+        "documents": len(posting.document_keys),
+        "json": posting.to_json(),
+        "state": postings.HELD if held else postings.PENDING,
+        "reason": "missing_account" if held else "",
+        "detail": f"no account for {', '.join(draft.missing_roles)}" if held else "",
+        "created_at_ms": to_ms(now),
+        "changed_at_ms": to_ms(now),
+    }
+
+
+def _alarm(engine: Engine, key: str, now: datetime) -> None:
+    detail = "documents came for a posting that was made already; a sealed hour never changes"
+    with write(engine) as connection:
+        exceptions.raise_exception(connection, "hour_already_posted", key, detail, now)
+    message = f"posting {key}: {detail}. Run `meterbridge verify`, and look at `meterbridge exceptions`"
+    raise InvariantViolation(message)

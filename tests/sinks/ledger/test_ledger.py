@@ -1,0 +1,184 @@
+"""The ledger's contract, on both databases."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import Engine, inspect, select
+
+from config.settings import Settings
+from core.errors import InvariantViolation, StateMismatch
+from sinks import ledger
+from sinks.ledger import audit, deployment, documents, exceptions, leases, progress, revisions, tables
+from sinks.ledger.database import read, write
+from tests.sinks.ledger.samples import HOUR, SampleDocument, entity, key, revision
+
+NOW = datetime(2025, 11, 24, 17, tzinfo=UTC)
+
+
+def test_the_migrated_tables_are_the_tables_of_the_code(engine: Engine) -> None:
+    found = inspect(engine)
+    for table in tables.metadata.sorted_tables:
+        assert {column["name"] for column in found.get_columns(table.name)} == {column.name for column in table.columns}
+        primary = found.get_pk_constraint(table.name)["constrained_columns"]
+        assert set(primary) == {column.name for column in table.primary_key.columns}
+
+
+def test_migrations_are_applied_once_even_by_two_at_once(engine: Engine) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ledger.migrate, [url, url])) == [[], []]
+
+
+def test_a_fresh_database_gets_each_migration_from_one_of_two(tmp_path: object) -> None:
+    url = f"sqlite:///{tmp_path}/deep/er/ledger.sqlite"
+    with ThreadPoolExecutor(2) as pool:
+        applied = list(pool.map(ledger.migrate, [url, url]))
+    assert sorted(applied) == [[], ["0001_initial"]]
+
+
+def test_sqlite_is_set_up_for_durability(tmp_path: object) -> None:
+    engine = ledger.connect(f"sqlite:///{tmp_path}/ledger.sqlite")
+    with engine.connect() as connection:
+        wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5_000}
+        for pragma, value in wanted.items():
+            assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() == value
+    engine.dispose()
+
+
+def test_deployment_is_fixed_and_only_streams_may_be_added(engine: Engine) -> None:
+    settings = Settings()
+    deployment.fix(engine, settings)
+    deployment.fix(engine, settings)
+    longer = settings.redis.model_copy(update={"streams": (*settings.redis.streams, "usage:4")})
+    deployment.fix(engine, settings.model_copy(update={"redis": longer}))
+    with pytest.raises(StateMismatch, match=r"redis\.streams"):
+        deployment.fix(engine, settings)
+    other = settings.flow.model_copy(update={"id_shards": 8, "readers": 2})
+    with pytest.raises(StateMismatch, match=r"flow\.id_shards is 8.*flow\.readers is 2"):
+        deployment.fix(engine, settings.model_copy(update={"flow": other, "redis": longer}))
+
+
+def test_revisions_come_back_as_recorded_and_the_past_never_changes(engine: Engine) -> None:
+    assert revisions.load_history(engine) == []
+    assert revisions.load_history_if_changed(engine, None) is None
+    first, second = revision(), revision(entity("DE01"), known_from_ms=3_600_000)
+    revisions.record_revision(engine, first, NOW)
+    revisions.record_revision(engine, first, NOW + timedelta(days=1))
+    revisions.record_revision(engine, second, NOW)
+    assert [(one.digest, one.known_from_ms) for one in revisions.load_history(engine)] == [
+        (first.digest, 0),
+        (second.digest, 3_600_000),
+    ]
+    assert [at for _, at in revisions.recorded(engine)] == [NOW, NOW]
+    history = revisions.load_history_if_changed(engine, None)
+    assert history is not None
+    assert revisions.load_history_if_changed(engine, history) is None
+    for known_from_ms in (0, 3_600_000):
+        with pytest.raises(InvariantViolation, match="must not change"):
+            revisions.record_revision(engine, revision(entity("FR01"), known_from_ms=known_from_ms), NOW)
+
+
+def test_an_edited_revision_is_noticed(engine: Engine) -> None:
+    revisions.record_revision(engine, revision(), NOW)
+    with write(engine) as connection:
+        connection.execute(tables.config_revisions.update().values(text=revision(entity("XX01")).text))
+    with pytest.raises(InvariantViolation, match="edited"):
+        revisions.load_history(engine)
+
+
+def test_amounts_are_exact(engine: Engine) -> None:
+    amount = "12345678901234567890123.000000000001"
+    with write(engine) as connection:
+        assert documents.stage(connection, [SampleDocument(key(1), amount)], 1) == []
+    with read(engine) as connection:
+        stored = connection.execute(select(tables.document_lines.c.amount)).scalars().all()
+    assert stored == [Decimal(amount), Decimal(amount)]
+
+
+def test_staging_ignores_a_replay_and_refuses_other_content(engine: Engine) -> None:
+    one, two = SampleDocument(key(1)), SampleDocument(key(2))
+    with write(engine) as connection:
+        assert documents.stage(connection, [one, one], 1) == []
+        assert documents.stage(connection, [one, two], 2) == []
+        refused = documents.stage(connection, [SampleDocument(key(3)), SampleDocument(key(1), "12.35")], 3)
+    assert [(item.key, item.kind) for item in refused] == [(key(1), "digest_conflict")]
+    with write(engine) as connection:
+        documents.promote(connection, None)
+    assert documents.digests_before(engine, HOUR + 1) == {key(1): one.digest, key(2): two.digest}
+    assert documents.digests_before(engine, HOUR) == {}
+
+
+def test_promotion_discard_and_zero_documents(engine: Engine) -> None:
+    with write(engine) as connection:
+        documents.stage(connection, [SampleDocument(key(1)), SampleDocument(key(2), "0.00")], 1)
+        documents.stage(connection, [SampleDocument(key(3), "-0.05")], 2)
+        documents.stage(connection, [SampleDocument(key(4))], 3)
+        assert documents.discard(connection, 2) == 1
+        assert documents.promote(connection, 1) == 1
+    assert documents.count_by_state(engine) == {"PENDING": 1, "NOT_POSTED_ZERO": 1, "STAGED": 1}
+    assert documents.net_totals(engine) == {"USD": Decimal("12.34")}
+    with write(engine) as connection:
+        assert documents.promote(connection, None) == 1
+    assert documents.net_totals(engine) == {"USD": Decimal("12.29")}
+    with read(engine) as connection:
+        keys = connection.execute(select(tables.document_lines.c.document_key).distinct()).scalars().all()
+    assert sorted(keys) == [key(1), key(2), key(3)]  # the discarded document's lines went with it
+
+
+def test_progress_is_kept_by_name(engine: Engine) -> None:
+    assert (progress.watermark_ms(engine), progress.high_water_ms(engine)) == (0, 0)
+    with write(engine) as connection:
+        progress.put(connection, progress.PROMOTED, progress.Progress(3, 1000, {"a": 1000}))
+        progress.put(connection, progress.PROMOTED, progress.Progress(4, 2000, {"a": 2000, "b": 9000}))
+    with read(engine) as connection:
+        assert progress.get(connection, progress.PROMOTED) == progress.Progress(4, 2000, {"a": 2000, "b": 9000})
+    assert progress.watermark_ms(engine) == 2000
+
+
+def test_an_exception_is_one_row_until_resolved(engine: Engine) -> None:
+    with write(engine) as connection:
+        exceptions.raise_exception(connection, "held", "X", "first", NOW)
+        exceptions.raise_exception(connection, "held", "X", "second", NOW + timedelta(hours=1))
+        exceptions.raise_exception(connection, "hel", "dX", "other", NOW)
+        rows = exceptions.open_exceptions(connection)
+        assert sorted((row["kind"], row["detail"]) for row in rows) == [("hel", "other"), ("held", "first")]
+        exceptions.resolve(connection, "held", "X", NOW)
+        assert len(exceptions.open_exceptions(connection)) == 1
+        exceptions.raise_exception(connection, "held", "X", "again", NOW)
+        assert {row["detail"] for row in exceptions.open_exceptions(connection)} == {"other", "again"}
+
+
+def test_the_audit_log_keeps_every_row(engine: Engine) -> None:
+    with write(engine) as connection:
+        for reason in ("one", "two"):
+            audit.record(connection, at=NOW, actor="ann", action="approve", subject="K", reason=reason)
+        audit.record(connection, at=NOW, actor="bob", action="release", subject="L")
+        assert [row["reason"] for row in audit.entries(connection, "K")] == ["two", "one"]
+        assert len(audit.entries(connection)) == 3
+
+
+def test_a_lease_has_one_holder_and_its_fence_grows(engine: Engine) -> None:
+    ttl = timedelta(seconds=30)
+    first = leases.acquire(engine, "US01", "a", NOW, ttl)
+    assert first is not None
+    assert leases.acquire(engine, "US01", "b", NOW + timedelta(seconds=29), ttl) is None
+    assert leases.acquire(engine, "US01", "a", NOW + timedelta(seconds=10), ttl) == first
+    second = leases.acquire(engine, "US01", "b", NOW + timedelta(seconds=41), ttl)
+    assert second is not None
+    assert second.fence == first.fence + 1
+    with write(engine) as connection, pytest.raises(leases.LeaseLost):
+        leases.check(connection, first)
+    leases.release(engine, first)  # not ours any more: changes nothing
+    assert leases.acquire(engine, "US01", "a", NOW + timedelta(seconds=42), ttl) is None
+    leases.release(engine, second)
+    third = leases.acquire(engine, "US01", "a", NOW + timedelta(seconds=42), ttl)
+    assert third is not None
+    assert third.fence == second.fence + 1
+
+
+def test_two_that_want_a_new_lease_at_once_give_one_holder(engine: Engine) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda name: leases.acquire(engine, "US01", name, NOW), "abcdefgh"))
+    assert len([lease for lease in got if lease is not None]) == 1

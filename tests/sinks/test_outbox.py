@@ -1,0 +1,215 @@
+"""The outbox's protocol, with a crash at every step. The engine calls: write_batch*, snapshot, write_batch..."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from config.settings import LedgerSettings, Settings
+from core.errors import InvariantViolation, StopRequested
+from operators.items import Marker
+from sinks import ledger
+from sinks.ledger import documents, exceptions, progress
+from sinks.ledger.database import read
+from sinks.outbox import OutboxPartition, OutboxSink, high_water_ms, promote_all
+from tests.sinks.ledger.samples import SampleDocument, key
+
+SENDERS = ("customer-0", "customer-1")
+
+
+class Outbox:
+    """A migrated ledger and partitions on it, as the engine would build them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.url = f"sqlite:///{directory / 'ledger.sqlite'}"
+        ledger.migrate(self.url)
+        self.engine: Engine = ledger.connect(self.url)
+        self.stop = threading.Event()
+
+    def build(self, state: dict[str, Any] | None = None) -> OutboxPartition:
+        settings = Settings(ledger=LedgerSettings(url=SecretStr(self.url)))
+        return OutboxSink(settings, senders=SENDERS, stop=self.stop).build_part("outbox", "outbox", state)
+
+    def states(self) -> dict[str, int]:
+        return documents.count_by_state(self.engine)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    made = Outbox(tmp_path)
+    yield made
+    made.engine.dispose()
+
+
+def both(watermark_ms: int) -> list[Any]:
+    return [Marker(sender, watermark_ms) for sender in SENDERS]
+
+
+def test_documents_are_staged_in_snapshot_and_pending_in_the_next_epoch(outbox: Outbox) -> None:
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), SampleDocument(key(2), "0.00"), *both(7_200_000)])
+    assert outbox.states() == {}
+    part.snapshot()
+    assert outbox.states() == {"STAGED": 2}
+    assert (progress.watermark_ms(outbox.engine), high_water_ms(outbox.engine)) == (0, 7_200_000)
+    part.write_batch(both(7_200_001))
+    assert outbox.states() == {"PENDING": 1, "NOT_POSTED_ZERO": 1}
+    assert progress.watermark_ms(outbox.engine) == 7_200_000
+
+
+def test_the_watermark_is_the_minimum_over_all_senders(outbox: Outbox) -> None:
+    part = outbox.build()
+    part.write_batch([Marker("customer-0", 500)])
+    state = part.snapshot()
+    assert high_water_ms(outbox.engine) == 0
+    part.write_batch([Marker("customer-1", 300)])
+    part.snapshot()
+    assert high_water_ms(outbox.engine) == 300
+    again = outbox.build(state)  # the kept sender is not sent again
+    again.write_batch([Marker("customer-1", 400)])
+    again.snapshot()
+    assert high_water_ms(outbox.engine) == 400
+    with pytest.raises(InvariantViolation, match="unknown sender"):
+        part.write_batch([Marker("customer-9", 1)])
+
+
+def test_dying_in_snapshot_takes_the_epoch_back_and_replay_makes_it_again(outbox: Outbox) -> None:
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    durable = part.snapshot()
+    part.write_batch([SampleDocument(key(2)), *both(2000)])
+    part.snapshot()  # this snapshot is lost
+    again = outbox.build(durable)
+    assert outbox.states() == {"PENDING": 1}
+    assert progress.watermark_ms(outbox.engine) == 1000
+    again.write_batch([SampleDocument(key(2)), *both(2000)])
+    again.snapshot()
+    assert outbox.states() == {"PENDING": 1, "STAGED": 1}
+
+
+def test_dying_after_the_epoch_is_durable_promotes_on_resume(outbox: Outbox) -> None:
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    outbox.build(part.snapshot())
+    assert outbox.states() == {"PENDING": 1}
+    assert progress.watermark_ms(outbox.engine) == 1000
+
+
+def test_a_replay_from_an_older_snapshot_changes_nothing(outbox: Outbox) -> None:
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    old = part.snapshot()
+    for number in (2, 3):
+        part.write_batch([SampleDocument(key(number)), *both(number * 1000)])
+        part.snapshot()
+    part.write_batch(both(3001))
+    again = outbox.build(old)
+    again.write_batch([SampleDocument(key(2)), *both(2000)])
+    again.snapshot()
+    again.write_batch([SampleDocument(key(3)), *both(3000)])
+    assert outbox.states() == {"PENDING": 3}
+    assert progress.watermark_ms(outbox.engine) == 3000  # never back
+
+
+def test_the_same_key_with_other_content_stops_before_anything_is_overwritten(outbox: Outbox) -> None:
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    part.snapshot()
+    part.write_batch([SampleDocument(key(2)), SampleDocument(key(1), "99.00"), *both(2000)])
+    with pytest.raises(InvariantViolation, match=key(1)):
+        part.snapshot()
+    stored = documents.load(outbox.engine, key(1))
+    assert stored is not None
+    assert stored["lines"][0]["amount"] == "12.34"
+    assert outbox.states() == {"PENDING": 1}
+    with read(outbox.engine) as connection:
+        assert [row["kind"] for row in exceptions.open_exceptions(connection)] == ["digest_conflict"]
+
+
+def test_more_documents_than_the_buffer_are_inserted_early_and_still_belong_to_the_epoch(outbox: Outbox) -> None:
+    part = outbox.build()
+    durable = part.snapshot()
+    part.write_batch([SampleDocument(key(number)) for number in range(6000)])
+    assert outbox.states() == {"STAGED": 6000}
+    outbox.build(durable)
+    assert outbox.states() == {}
+    part.write_batch([SampleDocument(key(1)), *both(1)])
+    part.snapshot()
+    part.write_batch(both(2))
+    assert outbox.states() == {"PENDING": 1}
+
+
+def test_promote_all_ends_a_clean_run(outbox: Outbox) -> None:
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    part.snapshot()
+    assert promote_all(outbox.engine) == 1
+    assert outbox.states() == {"PENDING": 1}
+    assert progress.watermark_ms(outbox.engine) == 1000
+
+
+def test_a_locked_ledger_is_waited_for_and_a_stop_ends_the_wait(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.ledger.database.BUSY_TIMEOUT_MS", 50)
+    part = outbox.build()
+    blocker = outbox.engine.raw_connection()
+    blocker.cursor().execute("BEGIN IMMEDIATE")
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    timer = threading.Timer(0.5, lambda: blocker.cursor().execute("COMMIT"))
+    timer.start()
+    part.snapshot()
+    timer.join()
+    assert outbox.states() == {"STAGED": 1}
+    blocker.cursor().execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, outbox.stop.set).start()
+    started_s = time.monotonic()
+    with pytest.raises(StopRequested):
+        part.write_batch(both(2000))
+    assert time.monotonic() - started_s < 2
+    blocker.cursor().execute("ROLLBACK")
+    blocker.close()
+
+
+EPOCHS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
+CRASHES = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["before", "after", "promoted"])), max_size=4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(epochs=EPOCHS, crashes=CRASHES)
+def test_any_crashes_end_with_every_document_once(
+    tmp_path_factory: pytest.TempPathFactory, epochs: list[int], crashes: list[tuple[int, str]]
+) -> None:
+    """Epoch i makes epochs[i] documents; a crash goes back to the last durable snapshot."""
+    outbox = Outbox(tmp_path_factory.mktemp("outbox"))
+    made = [[SampleDocument(key(100 * index + n)) for n in range(size)] for index, size in enumerate(epochs)]
+    waiting = list(crashes)
+    durable: dict[str, Any] | None = None
+    part, index = outbox.build(durable), 0
+    while index < len(made):
+        part.write_batch([*made[index], *both((index + 1) * 1000)])
+        crash = next((item for item in waiting if item[0] == index), None)
+        if crash is None:
+            durable, index = part.snapshot(), index + 1
+            continue
+        waiting.remove(crash)
+        if crash[1] != "before":
+            state = part.snapshot()
+            if crash[1] == "promoted":
+                durable, index = state, index + 1
+                if index < len(made):
+                    part.write_batch([*made[index], *both((index + 1) * 1000)])
+        part = outbox.build(durable)
+        outbox.stop.clear()
+    promote_all(outbox.engine)
+    wanted = {document.key: document.digest for epoch in made for document in epoch}
+    assert documents.digests_before(outbox.engine, 10**9) == wanted
+    assert progress.watermark_ms(outbox.engine) == len(epochs) * 1000
+    outbox.engine.dispose()
