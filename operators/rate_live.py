@@ -1,0 +1,115 @@
+"""Provisional rows: what the open hours come to so far, for the live spend dashboard.
+
+They are outside the promise of determinism: open facts are not in the snapshot, and after a restart the rows
+come back as facts change or seal. A sealed row of the same identity replaces them.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import polars as pl
+
+from core.frames import FACT_KEY, FACT_SCHEMA, RATED_SCHEMA
+from operators.rate_chains import Chain, ChainKey, rate_usage
+from operators.rate_resolve import LATE, USAGE, resolve, slices
+from operators.rate_rows import PROVISIONAL, Rows
+from operators.rate_store import FrameStore
+from operators.rate_terms import TermsIndex, microseconds
+from operators.rate_touches import touched
+
+INTERVAL_MS: Final = 5000
+"""The watermark advances at least this much between two rounds of provisional rows."""
+_PARTS_MAX: Final = 32
+_IDENTITY: Final = (
+    "customer",
+    "contract",
+    "plan",
+    "plan_version",
+    "charge",
+    "price_row",
+    "period_start_us",
+    "usage_hour",
+    "booked_hour",
+    "accounting_period",
+    "line_kind",
+)
+
+
+class LiveRows:
+    """Open facts of one shard, and the versions of the provisional rows sent for them."""
+
+    def __init__(self, shard: int, shards: int) -> None:
+        self._shard = shard
+        self._shards = shards
+        self._open: list[pl.DataFrame] = []
+        self._sent = pl.DataFrame(schema={name: RATED_SCHEMA[name] for name in (*_IDENTITY, "version")})
+        self._sent_ms: int | None = None
+
+    def add(self, facts: pl.DataFrame) -> None:
+        """Take open facts; the highest version of a fact is its latest value."""
+        self._open.append(facts)
+        if len(self._open) > _PARTS_MAX:
+            self._open = [_newest(self._open)]
+
+    def forget(self, hour: int) -> None:
+        """Drop what belongs to booked hours up to that one: they are sealed."""
+        later = pl.col("booked_minute") // 60 > hour
+        self._open = [part for part in (part.filter(later) for part in self._open) if len(part)]
+        self._sent = self._sent.filter(pl.col("booked_hour") > hour)
+
+    def is_due(self, watermark_ms: int) -> bool:
+        """Return whether the watermark has advanced enough for another round."""
+        return self._sent_ms is None or watermark_ms >= self._sent_ms + INTERVAL_MS
+
+    def rows(
+        self,
+        watermark_ms: int,
+        sealed: FrameStore,
+        peek: Callable[[ChainKey], Chain | None],
+        index_at: Callable[[int], TermsIndex],
+    ) -> pl.DataFrame:
+        """Return the provisional rows that changed since the last round."""
+        self._sent_ms = watermark_ms
+        facts = _newest(self._open) if self._open else pl.DataFrame(schema=FACT_SCHEMA)
+        self._open = [facts] if len(facts) else []
+        hours = set(sealed.hours()) | set((facts.get_column("booked_minute") // 60).to_list())
+        overlay: dict[ChainKey, Chain] = {}
+        frames = [self._hour(hour, facts, sealed, overlay, peek, index_at(hour)) for hour in sorted(hours)]
+        frames = [frame for frame in frames if len(frame)]
+        if not frames:
+            return pl.DataFrame(schema=RATED_SCHEMA)
+        rows = pl.concat(frames)
+        changed = rows.join(self._sent, on=[*_IDENTITY, "version"], how="anti")
+        self._sent = rows.select(*_IDENTITY, "version")
+        return changed
+
+    def _hour(
+        self,
+        hour: int,
+        facts: pl.DataFrame,
+        sealed: FrameStore,
+        overlay: dict[ChainKey, Chain],
+        peek: Callable[[ChainKey], Chain | None],
+        index: TermsIndex,
+    ) -> pl.DataFrame:
+        known = sealed.rows(hour)
+        still_open = slices(facts.filter(pl.col("booked_minute") // 60 == hour))
+        for part in known:
+            still_open = still_open.join(part, on=list(FACT_KEY), how="anti")
+        late = pl.when(pl.col("usage_minute") // 60 < hour).then(LATE).otherwise(USAGE).cast(pl.UInt8)
+        frame = pl.concat([*known, still_open]).with_columns(late.alias("kind"))
+        revision = index.revision
+        rows = Rows(hour, revision.version, PROVISIONAL)
+        for key, target in touched(resolve(frame, index, self._shards), revision, self._shard, hour):
+            chain = overlay.get(key)
+            if chain is None:
+                found = peek(key)
+                end_us = microseconds(target.terms.period_end)
+                chain = overlay[key] = found.copy() if found else Chain(period_end_us=end_us)
+            for step in rate_usage(chain, target.charge, target.in_order(), hour, target.merge, final=False):
+                rows.add(key, target.terms.entity.id, target.charge.meter, target.terms.currency, step)
+        return rows.frame()
+
+
+def _newest(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).sort("version").unique(subset=list(FACT_KEY), keep="last", maintain_order=True)

@@ -1,0 +1,99 @@
+"""From resolved facts to what touches each chain in a booked hour, and which accounting period it lands in."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+import polars as pl
+
+from config.entities import Entity
+from config.periods import AccountingPeriod, following_period
+from config.revision import Revision
+from operators.rate_chains import ChainKey, Merge, SeriesValue, Touch, key_of
+from operators.rate_resolve import Resolved
+from operators.rate_terms import Terms, moment
+from operators.rating.charges import Charge
+
+_MERGES: Final = {"max": "max", "min": "min", "latest": "latest"}
+
+
+def merge_of(revision: Revision, meter: str) -> Merge:
+    """Return how the meter's values come together over a period; counts and sums add up."""
+    found = revision.meters.get(meter)
+    return "sum" if found is None else _MERGES.get(found.aggregation, "sum")
+
+
+def booking_period(entity: Entity, fiscal: AccountingPeriod, booked_hour: int) -> str:
+    """Return the usage's own fiscal month if its cut-off has not passed at the booked hour, else the first open one."""
+    booked_at = moment(booked_hour * 60)
+    while fiscal.cutoff_at <= booked_at:
+        fiscal = following_period(entity, fiscal)
+    return fiscal.name
+
+
+@dataclass(slots=True)
+class Touched:
+    """One chain's usage in a booked hour, by (usage hour, accounting period, kind)."""
+
+    terms: Terms
+    charge: Charge
+    merge: Merge
+    by_place: dict[tuple[int, str, int], Touch] = field(default_factory=dict)
+
+    def add(self, touch: Touch) -> None:
+        """Add usage; what has the same place becomes one touch, since it has one row."""
+        place = (touch.usage_hour, touch.accounting_period, touch.kind)
+        known = self.by_place.get(place)
+        if known is not None:
+            touch = touch._replace(
+                original_period=min(known.original_period, touch.original_period),
+                quantity=known.quantity + touch.quantity,
+                events=known.events + touch.events,
+                version=known.version + touch.version,
+                series=(*known.series, *touch.series),
+            )
+        self.by_place[place] = touch
+
+    def in_order(self) -> list[Touch]:
+        """Return the touches, oldest usage hour first, and by kind within one."""
+        return [self.by_place[place] for place in sorted(self.by_place)]
+
+
+def touched(resolved: Resolved, revision: Revision, owner: int, booked_hour: int) -> list[tuple[ChainKey, Touched]]:
+    """Return the chains this shard owns that the facts touch, in order of their keys."""
+    found: dict[ChainKey, Touched] = {}
+    keys: dict[tuple[int, int], Touched] = {}
+    periods: dict[int, str] = {}
+    for place, charge_place, usage_hour, kind, quantity, events, version, series in _groups(resolved, revision, owner):
+        terms = resolved.terms[place]
+        target = keys.get((place, charge_place))
+        if target is None:
+            charge = terms.pricing.charges[charge_place]
+            target = found.setdefault(key_of(terms, charge), Touched(terms, charge, merge_of(revision, charge.meter)))
+            keys[place, charge_place] = target
+        accounting = periods.get(place)
+        if accounting is None:
+            accounting = periods[place] = booking_period(terms.entity, terms.fiscal, booked_hour)
+        target.add(Touch(usage_hour, accounting, terms.fiscal.name, kind, quantity, events, version, series))
+    return sorted(found.items(), key=lambda item: item[0])
+
+
+_Group = tuple[int, int, int, int, Decimal, int, int, tuple[SeriesValue, ...]]
+
+
+def _groups(resolved: Resolved, revision: Revision, owner: int) -> Iterator[_Group]:
+    priced = resolved.priced.filter(pl.col("owner") == owner)
+    merging = [meter.id for meter in revision.configuration.meters if meter.aggregation in _MERGES]
+    by = ["terms", "charge", "usage_hour", "kind"]
+    sums = [pl.col("value").sum(), pl.col("events").sum(), pl.col("version").sum()]
+    additive = priced.filter(~pl.col("meter").is_in(merging)) if merging else priced
+    for row in additive.group_by(by).agg(sums).iter_rows():
+        yield (*row, ())
+    if not merging:
+        return
+    rest = priced.filter(pl.col("meter").is_in(merging))
+    columns = [*by, "value", "events", "version", "tenant", "dimensions", "value_time_us", "booked_minute"]
+    for row in rest.select(columns).sort(columns).iter_rows():
+        series = SeriesValue(f"{row[7]}\x1f{row[8]}", row[4], row[9], row[10])
+        yield (*row[:4], Decimal(0), row[5], row[6], (series,))
