@@ -63,9 +63,8 @@ def _crowded(rows: pl.DataFrame, series_max: SeriesMax) -> list[pl.DataFrame]:
 def _beyond(rows: pl.DataFrame, series_max: SeriesMax, watermark_ms: int) -> pl.DataFrame:
     """Return the series (of one booked minute) that are over the limit for good."""
     allowed = series_max(rows.item(0, "booked_minute"))
-    firsts = rows.group_by(_SERIES).agg(pl.struct(POSITION).min().alias("first")).unnest("first")
-    # Two series may begin with one event only if their meters differ, or in two events of one entry: positions
-    # are unique within a group.
+    firsts = rows.sort(POSITION).group_by(_SERIES).agg(pl.col(POSITION).first())
+    # No two series of one meter begin with the same event, so positions are unique within a group.
     ranked = firsts.sort(POSITION).with_columns(pl.int_range(pl.len()).over(_GROUP).alias("rank"))
     decided = ranked.filter((pl.col("rank") == allowed - 1) & (pl.col("entry_ms") < watermark_ms))
     return ranked.filter(pl.col("rank") >= allowed).join(decided, on=_GROUP, how="semi").select(_SERIES)

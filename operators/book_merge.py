@@ -27,7 +27,14 @@ OPEN_SCHEMA: Final = PARTIAL_SCHEMA | {
 """Rows of minutes that are not sealed: partial results with what book knows about them."""
 
 _KEY: Final = [*FACT_KEY, "unique_hi", "unique_lo"]
-_WINNER: Final = ("winner_ms", "winner_stream", "winner_seq", "winner_index")
+_VALUES: Final = {
+    ADD: pl.col("value").sum(),
+    MAX: pl.col("value").max(),
+    MIN: pl.col("value").min(),
+    LATEST: pl.col("value").first(),
+    UNIQUE: pl.col("value").first(),
+}
+_WINNER: Final = ("value_time_us", "winner_ms", "winner_stream", "winner_seq", "winner_index")
 _UNSCALED_MAX: Final = 10**38 - 1
 """The greatest value of Decimal(38, 12), as an integer scaled by 10^12."""
 
@@ -77,20 +84,24 @@ def merge(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _merge_kind(rows: pl.DataFrame, kind: int) -> pl.DataFrame:
-    value = {ADD: pl.col("value").sum(), MAX: pl.col("value").max(), MIN: pl.col("value").min()}
     if kind == ADD:
         _check_sums(rows)
-    if kind == LATEST:
-        rows = rows.sort("value_time_us", *_WINNER)
-    grouped = rows.group_by(_KEY).agg(
-        value.get(kind, pl.col("value").last()),
-        pl.struct(POSITION).min().alias("first"),
-        *(pl.col(name).last() for name in ("value_time_us", *_WINNER)),
-        pl.col("events", "inputs", "emitted").sum(),
-        pl.col("key_hi", "key_lo").max(),
-        pl.lit(kind, dtype=pl.UInt8).alias("kind"),
+    # Sorted, because `min` of a struct of the four columns is null in a group-by.
+    grouped = (
+        rows.sort(POSITION)
+        .group_by(_KEY)
+        .agg(
+            _VALUES[kind],
+            *(pl.col(name).first() for name in (*POSITION, *_WINNER)),
+            pl.col("events", "inputs", "emitted").sum(),
+            pl.col("key_hi", "key_lo").max(),
+            pl.lit(kind, dtype=pl.UInt8).alias("kind"),
+        )
     )
-    return grouped.unnest("first").select(OPEN_SCHEMA)
+    if kind == LATEST:
+        winners = rows.sort(_WINNER).group_by(_KEY).agg(pl.col("value", *_WINNER).last())
+        grouped = grouped.drop("value", *_WINNER).join(winners, on=_KEY, validate="1:1")
+    return grouped.select(*OPEN_SCHEMA)
 
 
 def _check_sums(rows: pl.DataFrame) -> None:

@@ -109,7 +109,7 @@ class OpenSlots:
             frames.append(
                 rows.with_columns(
                     pl.lit(value, dtype=OPEN_SCHEMA[name]).alias(name) for name, value in known.items()
-                ).select(OPEN_SCHEMA)
+                ).select(*OPEN_SCHEMA)
             )
         self._merged = pl.concat(frames)
         self._minutes = set(slots)

@@ -144,7 +144,7 @@ def _distinct(values: pl.DataFrame) -> pl.DataFrame:
     """Count distinct values: one row per value, by its digest."""
     grouped = values.rename({"value": "text"}).group_by(*FACT_KEY, "text").agg(*_common())
     texts = grouped.get_column("text").unique()
-    hi, lo = unique_values(texts.to_list())
+    hi, lo = unique_values(texts)
     table = pl.DataFrame({"text": texts, "unique_hi": hi, "unique_lo": lo})
     joined = grouped.join(table, on="text", validate="m:1")
     return _fill(joined.with_columns(pl.lit(None).alias("value")))
