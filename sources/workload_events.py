@@ -9,21 +9,21 @@ import numpy.typing as npt
 
 DEMO_SUBJECTS: Final = (
     "globex",
-    "acme",
     "initech",
-    "umbrella",
-    "hooli",
-    "stark",
     "wayne",
     "acme-labs",
     "soylent",
     "cyberdyne",
-    "tyrell",
+    "acme",
     "wonka",
     "nakatomi",
+    "umbrella",
+    "hooli",
+    "stark",
+    "tyrell",
     "trial-anonymous",
 )
-"""Subjects of the default configuration, largest first."""
+"""Subjects of the default configuration, largest first; the order spreads the large ones over the streams."""
 
 ZIPF_EXPONENT: Final = 1.1
 MODELS: Final = ("gpt-4-mini", "gpt-4", "embed-3")
