@@ -70,10 +70,10 @@ class IdLog:
             says what to do. Nothing was changed.
         :raises DiskFailed: the disk refused.
         """
-        directory.mkdir(parents=True, exist_ok=True)
+        disk = disk or SystemDisk()
+        _make_directory(directory, disk)
         lock = DirectoryLock(directory / "lock")  # 1. held for the process's life
         try:
-            disk = disk or SystemDisk()
             opened = dedupe_open.open_log(directory, resume, disk, lambda: os.urandom(16).hex())
         except BaseException:
             lock.release()
@@ -259,3 +259,11 @@ class IdLog:
         self._segments = kept
         for segment in old:
             self._disk.remove(segment.path)
+
+
+def _make_directory(directory: Path, disk: Disk) -> None:
+    """Make the directory and those above it, so that none of their names is lost with the power."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        disk.sync_directory(path.parent)

@@ -113,6 +113,8 @@ class Segment(Run):
         self.entry = entry
         if not self.path.exists():
             raise damaged(self.path, 0, "the file is missing, though the manifest names it")
+        if self.path.stat().st_size < _HEADER_BYTES:
+            raise damaged(self.path, 0, "the header is cut off")
         with self.path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         head = _read_header(self.path, data, log_id, entry)
@@ -181,8 +183,6 @@ class Segment(Run):
 
 
 def _read_header(path: Path, data: mmap.mmap, log_id: bytes, entry: SegmentEntry) -> _Header:
-    if len(data) < _HEADER_BYTES:
-        raise damaged(path, 0, "the header is cut off")
     *_, first, end, count, words, minute_min, minute_max, index_checksum = _HEADER.unpack_from(data, 0)
     head = _Header(first, end, count, words, minute_min, minute_max, index_checksum)
     stored = data[:_HEADER_BYTES]

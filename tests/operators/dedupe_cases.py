@@ -1,0 +1,131 @@
+"""Helpers for the id log's tests: columns from ids, and a disk that remembers what a crash would leave."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from operators.dedupe_disk import Buffer, SystemDisk
+from operators.dedupe_log import IdLog
+
+Key = tuple[int, int]
+Record = tuple[int, int]
+
+
+def key(number: int) -> Key:
+    """Return a uniform digest for a small number; numbers 1000 to 1003 share their upper half."""
+    digest = xxhash.xxh3_128_intdigest(number.to_bytes(8, "big"))
+    if 1000 <= number < 1004:
+        return 0x7777_0000_1111_2222, digest & (2**64 - 1)
+    return digest >> 64, digest & (2**64 - 1)
+
+
+def columns(keys: Iterable[Key]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = list(keys)
+    return np.array([pair[0] for pair in pairs], np.uint64), np.array([pair[1] for pair in pairs], np.uint64)
+
+
+def append(log: IdLog, records: list[tuple[Key, int, int]]) -> None:
+    hi, lo = columns(record[0] for record in records)
+    content = np.array([record[1] for record in records], np.uint64)
+    minute = np.array([record[2] for record in records], np.uint32)
+    log.append(hi, lo, content, minute)
+
+
+def find(log: IdLog, keys: list[Key], horizon_from: int = 0) -> dict[Key, Record]:
+    hi, lo = columns(keys)
+    found, content, minute = log.find(hi, lo, horizon_from)
+    rows = zip(keys, found.tolist(), content.tolist(), minute.tolist(), strict=True)
+    return {name: (payload, at) for name, seen, payload, at in rows if seen}
+
+
+class HastyDisk(SystemDisk):
+    """Does not wait for the disk, for tests that do not ask about lost power."""
+
+    def sync(self, path: Path) -> None:
+        assert path.exists()
+
+    def sync_directory(self, path: Path) -> None:
+        assert path.is_dir()
+
+
+class _File:
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.durable = b""
+
+
+class RememberingDisk(HastyDisk):
+    """The real disk, which also knows what is durable. `on_operation` is called before every operation.
+
+    The model is the pessimistic one: bytes are durable after `sync`, names after `sync_directory`.
+    """
+
+    def __init__(self, on_operation: Callable[["RememberingDisk", str], None]) -> None:
+        self._on_operation = on_operation
+        self.names: dict[Path, _File] = {}
+        self.durable_names: dict[Path, _File] = {}
+
+    def adopt(self, path: Path) -> None:
+        """Take a file that is there, and durable, into the model."""
+        file = _File()
+        file.data += path.read_bytes()
+        file.durable = bytes(file.data)
+        self.names[path] = self.durable_names[path] = file
+
+    def append(self, path: Path, data: Buffer) -> None:
+        self._on_operation(self, f"append {path.name}")
+        super().append(path, data)
+        self.names.setdefault(path, _File()).data += bytes(data)
+
+    def cut(self, path: Path, length: int) -> None:
+        self._on_operation(self, f"cut {path.name}")
+        super().cut(path, length)
+        del self.names[path].data[length:]
+
+    def sync(self, path: Path) -> None:
+        self._on_operation(self, f"sync {path.name}")
+        super().sync(path)
+        self.names[path].durable = bytes(self.names[path].data)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._on_operation(self, f"rename {source.name}")
+        super().rename(source, target)
+        self.names[target] = self.names.pop(source)
+
+    def remove(self, path: Path) -> None:
+        self._on_operation(self, f"remove {path.name}")
+        super().remove(path)
+        self.names.pop(path, None)
+
+    def sync_directory(self, path: Path) -> None:
+        self._on_operation(self, f"sync_directory {path.name}")
+        super().sync_directory(path)
+        kept = {name: file for name, file in self.durable_names.items() if name.parent != path}
+        self.durable_names = kept | {name: file for name, file in self.names.items() if name.parent == path}
+
+    def images(self) -> list[dict[str, bytes]]:
+        """Return directory contents that a crash now may leave: a killed process, and lost power in variants."""
+        killed = {path.name: bytes(file.data) for path, file in self.names.items()}
+        out = [killed]
+        for names in (self.durable_names, self.names, self.durable_names | self.names):
+            for kept_of_eight in (0, 3, 8):
+                image = {}
+                for path, file in names.items():
+                    # Appended bytes that were not synced survive up to anywhere; cut ones may come back.
+                    unsynced = len(file.data) - len(file.durable)
+                    if unsynced >= 0:
+                        end = len(file.durable) + unsynced * kept_of_eight // 8
+                        image[path.name] = bytes(file.data[:end])
+                    else:
+                        image[path.name] = bytes(file.data) if kept_of_eight == 8 else file.durable
+                if image not in out:
+                    out.append(image)
+        return out
+
+
+def lay_out(image: dict[str, bytes], directory: Path) -> None:
+    directory.mkdir(parents=True)
+    for name, data in image.items():
+        (directory / name).write_bytes(data)
