@@ -29,6 +29,15 @@ def booked_minute(grace_s: int) -> pl.Expr:
     return pl.when(in_time).then(pl.col("usage_minute")).otherwise(pl.col("entry_ms") // MS_PER_MINUTE)
 
 
+def with_minutes(frame: pl.DataFrame, grace_s: int) -> pl.DataFrame:
+    """Return the events with `usage_minute` and `booked_minute`; unchanged if they have them already."""
+    if "booked_minute" in frame.columns:
+        return frame
+    return frame.with_columns(usage_minute().alias("usage_minute")).with_columns(
+        booked_minute(grace_s).alias("booked_minute")
+    )
+
+
 class SealPoints:
     """Tells when a booked minute can no longer change.
 

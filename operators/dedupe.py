@@ -14,6 +14,7 @@ from core.errors import InvariantViolation, StateMismatch
 from core.frames import POSITION
 from core.metrics import DEDUPE_BYTES, DEDUPE_IDS
 from core.reasons import RAW_BYTES_MAX, VOID_TYPE
+from operators.book_time import with_minutes
 from operators.dedupe_counts import IntakeCounts
 from operators.dedupe_decide import (
     ACCEPTED,
@@ -90,7 +91,7 @@ class DedupeLogic:
             if len(rejected):
                 rejects.append(rejected)
             if len(frame):
-                accepted.append((frame, revision))
+                accepted.append((with_minutes(frame, revision.rules.grace_s), revision))
 
         out: list[Output] = [Accepted(frame) for frame, _ in accepted]
         out.extend(Rejects(frame) for frame in rejects)

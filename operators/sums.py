@@ -10,7 +10,7 @@ from config.revision import Revision
 from core.digests import unique_values
 from core.errors import InvariantViolation
 from core.frames import FACT_KEY, PARTIAL_SCHEMA, POSITION, SCALE, empty
-from operators.book_time import booked_minute, usage_minute
+from operators.book_time import with_minutes
 
 ADDITIVE: Final = ("count", "sum")
 """Aggregations that can take a void back."""
@@ -41,10 +41,7 @@ def partial_sums(frame: pl.DataFrame, revision: Revision) -> pl.DataFrame:
     if len(frame) > EVENTS_MAX:
         message = f"partial sums: a batch of {len(frame)} events may exceed Decimal(38, 12); hand over smaller batches"
         raise InvariantViolation(message)
-    minutes = frame.with_columns(usage_minute().alias("usage_minute")).with_columns(
-        booked_minute(revision.rules.grace_s).alias("booked_minute")
-    )
-    ordered = _in_position_order(minutes)
+    ordered = _in_position_order(with_minutes(frame, revision.rules.grace_s))
     parts = [part for meter in revision.meters.values() if (part := _of_meter(ordered, meter)) is not None]
     return pl.concat(parts) if parts else empty(PARTIAL_SCHEMA)
 
