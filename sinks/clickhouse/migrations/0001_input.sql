@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS {database}.usage_events
     ingest_time DateTime64(3, 'UTC') CODEC(Delta, ZSTD(1)),
     booked_minute DateTime('UTC') CODEC(Delta, ZSTD(1)),
     data String CODEC(ZSTD(1)),
-    entry_seq UInt64 MATERIALIZED toUInt64(substring(entry_id, position(entry_id, '-') + 1)),
+    entry_seq UInt64 DEFAULT toUInt64(substring(entry_id, position(entry_id, '-') + 1)),
     INDEX by_id id TYPE bloom_filter(0.001) GRANULARITY 4,
     INDEX by_tenant tenant TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_event_time event_time TYPE minmax GRANULARITY 1,
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS {database}.usage_rejects
     detail String,
     raw String CODEC(ZSTD(3)),
     counted UInt8 DEFAULT 1,
-    entry_seq UInt64 MATERIALIZED toUInt64(substring(entry_id, position(entry_id, '-') + 1)),
+    entry_seq UInt64 DEFAULT toUInt64(substring(entry_id, position(entry_id, '-') + 1)),
     INDEX by_reason reason TYPE set(32) GRANULARITY 4
 )
 ENGINE = ReplacingMergeTree
