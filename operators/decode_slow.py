@@ -161,7 +161,18 @@ def _object(raw: bytes) -> Members:
         _refuse("malformed_json", "not a JSON object")
     if "\\u" in text and _has_lone_surrogate(text):
         _refuse("malformed_json", "a string holds half of a surrogate pair")
-    return _members(_STRING_OR_SPACE.sub(lambda match: match[1] or "", text))
+    return _members(_without_whitespace(text))
+
+
+def _without_whitespace(text: str) -> str:
+    if not any(space in text for space in " \t\r\n"):
+        return text
+    return _STRING_OR_SPACE.sub(lambda match: match[1] or "", text)
+
+
+def _leaf(compact: str) -> Any:
+    """Parse the compact text of one value."""
+    return _JSON.raw_decode(compact)[0]
 
 
 def _depth(text: str) -> int:
@@ -254,7 +265,7 @@ def _envelope(members: Members) -> _Envelope:
     for name in _NAMES:
         text = members.get(name, "null")
         if text != "null":
-            values[name] = _JSON.decode(text)
+            values[name] = _leaf(text)
     if "data" in members:
         compact = members["data"]
         values["data"] = _members(compact) if compact.startswith("{") else None
@@ -330,7 +341,7 @@ def _text(compact: str) -> str:
     """Return the text of a dimension: strings unquoted, null empty, numbers canonical, the rest as it is."""
     if compact == "null":
         return ""
-    value = _JSON.decode(compact)
+    value = _leaf(compact)
     if isinstance(value, str):
         return value
     return number_text(value.literal) if isinstance(value, _Number) else compact
@@ -343,7 +354,7 @@ def _value(meter: MeterPlan, data: Mapping[str, str]) -> Any:
     compact = _find(data, meter.value)
     if meter.counts_unique:
         return None if compact == "null" or compact[0] in "[{" else _text(compact)
-    value = _JSON.decode(compact)
+    value = _leaf(compact)
     if isinstance(value, str):
         scaled = scaled_of_text(value)
     elif isinstance(value, _Number):
