@@ -152,7 +152,7 @@ class BookLogic:
                 out.append(Facts(facts))
                 found = exceptions(facts, self._series_max)
                 problems.extend([Exceptions(found)] if len(found) else [])
-            self._unique.expire(max(0, border - self._periods.minutes_max))
+            self._unique.expire(self._periods.horizon(border))
         # While it catches up, many minutes seal in one epoch; dashboards need what is open only once.
         if not (crossed and self._refreshed):
             self._refreshed = True
@@ -163,7 +163,7 @@ class BookLogic:
         rows = self._open.rows(watermark_ms)
         if rows.is_empty():
             return []
-        facts, marked = open_facts(rows, watermark_ms, self._unique)
+        facts, marked = open_facts(rows, watermark_ms, self._periods, self._unique)
         if facts.is_empty():
             return []
         self._open.replace(marked, facts.get_column("booked_minute").unique().to_list())

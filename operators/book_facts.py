@@ -14,13 +14,15 @@ def sealed_facts(rows: pl.DataFrame, periods: Periods, seen: UniqueSet) -> pl.Da
     plain, unique = _split(rows)
     parts = [_facts(plain)]
     if not unique.is_empty():
-        counts, new = first_seen(with_keys(unique, periods), seen)
+        counts, new = first_seen(with_keys(unique, periods), periods, seen)
         remember(new, seen)
         parts.append(_facts(_counted(unique, counts)))
     return pl.concat(parts).with_columns(pl.lit(1, dtype=pl.UInt8).alias("sealed")).sort(_ORDER)
 
 
-def open_facts(rows: pl.DataFrame, watermark_ms: int, seen: UniqueSet) -> tuple[pl.DataFrame, pl.DataFrame]:
+def open_facts(
+    rows: pl.DataFrame, watermark_ms: int, periods: Periods, seen: UniqueSet
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the facts to hand on while open, and `rows` with `emitted` brought up to date.
 
     A fact is handed on if it changed since the last time, and its series began below the watermark: then no
@@ -34,7 +36,7 @@ def open_facts(rows: pl.DataFrame, watermark_ms: int, seen: UniqueSet) -> tuple[
         totals = unique.group_by(FACT_KEY).agg(pl.col("inputs", "emitted").sum(), pl.col("entry_ms").min())
         going = totals.filter(changed).select(FACT_KEY)
         if not going.is_empty():
-            counts, _ = first_seen(unique, seen)
+            counts, _ = first_seen(unique, periods, seen)
             parts.append(_facts(_counted(unique.join(going, on=FACT_KEY, how="semi"), counts)))
             flagged = unique.join(going.with_columns(pl.lit(value=True).alias("going")), on=FACT_KEY, how="left")
             unique = _mark(flagged, pl.col("going").is_not_null()).drop("going")

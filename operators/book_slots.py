@@ -8,7 +8,7 @@ import polars as pl
 from core.errors import InvariantViolation
 from core.frames import PARTIAL_SCHEMA, empty
 from operators.book_limit import SeriesMax, fold
-from operators.book_merge import OPEN_SCHEMA, UNIQUE, Aggregations, merge
+from operators.book_merge import OPEN_SCHEMA, UNIQUE, Aggregations, merge, merge_into
 from operators.book_unique import Periods, with_keys
 
 _PENDING_ROWS_MIN: Final = 50_000
@@ -117,7 +117,7 @@ class OpenSlots:
 
     def _merge_pending(self) -> None:
         if self._pending:
-            self._merged = merge(pl.concat([self._merged, *self._pending]))
+            self._merged = merge_into(self._merged, self._pending)
             self._pending, self._pending_rows = [], 0
 
     def _changed(self, minutes: list[int]) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 from xxhash import xxh3_128_digest
 
-from config.customers import Contract, Customer
+from config.customers import BillingPeriod, Contract, Customer
 from config.periods import billing_period
 from config.revision import History, Revision
 from config.subjects import SubjectIndex
@@ -25,6 +25,10 @@ _DAYS_MAX: Final = {"day": 1, "week": 7, "month": 31, "year": 366}
 _CACHE_MAX: Final = 100_000
 _PLACE: Final = [*SERIES, "usage_minute", "booked_minute"]
 
+_CALENDAR_MONTH: Final = BillingPeriod(timezone="UTC")
+
+Period = tuple[int, int]
+"""First minute, and the minute after the last."""
 U64 = npt.NDArray[np.uint64]
 U32 = npt.NDArray[np.uint32]
 
@@ -32,8 +36,10 @@ U32 = npt.NDArray[np.uint32]
 class UniqueSet(Protocol):
     """The exact set of counted values; `operators.dedupe_log.IdLog` is one."""
 
-    def find(self, hi: U64, lo: U64, horizon_from_minute: int) -> tuple[npt.NDArray[np.bool_], U64, U32]:
-        """Look digests up: whether each is known, its payload, and the minute it was added."""
+    def find(
+        self, hi: U64, lo: U64, horizon_from_minute: int | npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[np.bool_], U64, U32]:
+        """Look digests up: whether each was added from that minute on, its payload, and the minute it was added."""
         ...
 
     def append(self, hi: U64, lo: U64, content: U64, arrival_minute: U32) -> None:
@@ -58,16 +64,17 @@ class Periods:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._subjects: dict[str, SubjectIndex] = {}
-        self._known: dict[tuple[str, int, int], int] = {}
-        self.minutes_max = _minutes_max(history)
-        """No event can ask for a period that began longer ago than this."""
+        self._subjects: dict[int, SubjectIndex] = {}
+        self._known: dict[tuple[str, int, int], Period] = {}
+        spans_minutes = [_minutes_max(revision) for revision in history.revisions]
+        self._spans_minutes = spans_minutes
+        self._starts = [revision.known_from_ms // MS_PER_MINUTE for revision in history.revisions]
 
-    def start_minute(self, tenant: str, usage_minute: int, booked_minute: int) -> int:
-        """Return the first minute of the period: the customer's billing period, as known at the booked minute.
+    def period(self, tenant: str, usage_minute: int, booked_minute: int) -> Period:
+        """Return the period's first minute and the one after its last, as known at the booked minute.
 
-        The first contract of the customer's list that is in force at the usage decides; without a customer or a
-        contract it is the calendar month in UTC.
+        It is the customer's billing period; of several contracts in force at the usage the first in the list
+        decides. Without a customer or a contract it is the calendar month in UTC.
         """
         revision = self._history.at(booked_minute * MS_PER_MINUTE)
         key = (tenant, usage_minute, revision.known_from_ms)
@@ -78,20 +85,33 @@ class Periods:
             found = self._known[key] = self._compute(revision, tenant, usage_minute)
         return found
 
-    def _compute(self, revision: Revision, tenant: str, usage_minute: int) -> int:
+    def horizon(self, booked_minute: int) -> int:
+        """Return the minute before which nothing counts as seen for a fact of that booked minute.
+
+        No event can ask for a period that began earlier: the longest period plus the time an event may come late.
+        It never goes back, so what lies before it may be forgotten. It follows from the revisions known by then, not
+        from those the process happens to know, nor from the files that still exist.
+        """
+        horizon = 0
+        for number, (start, span) in enumerate(zip(self._starts, self._spans_minutes, strict=True)):
+            if number > 0 and start > booked_minute:
+                break
+            following = self._starts[number + 1] if number + 1 < len(self._starts) else booked_minute
+            horizon = max(horizon, min(following, booked_minute) - span)
+        return horizon
+
+    def _compute(self, revision: Revision, tenant: str, usage_minute: int) -> Period:
         when = _EPOCH + timedelta(minutes=usage_minute)
         customer = self._index(revision).customer_at(tenant, usage_minute * US_PER_MINUTE)
         contract = None if customer is None else _contract_at(customer, when)
-        if contract is None:
-            start = when.replace(day=1, hour=0, minute=0)
-        else:
-            start, _ = billing_period(contract.billing_period, contract.from_, when)
-        return (start - _EPOCH) // timedelta(minutes=1)
+        period = _CALENDAR_MONTH if contract is None else contract.billing_period
+        start, end = billing_period(period, when if contract is None else contract.from_, when)
+        return (start - _EPOCH) // timedelta(minutes=1), (end - _EPOCH) // timedelta(minutes=1)
 
     def _index(self, revision: Revision) -> SubjectIndex:
-        index = self._subjects.get(revision.digest)
+        index = self._subjects.get(revision.known_from_ms)
         if index is None:
-            index = self._subjects[revision.digest] = SubjectIndex(revision)
+            index = self._subjects[revision.known_from_ms] = SubjectIndex(revision)
         return index
 
 
@@ -102,17 +122,13 @@ def _contract_at(customer: Customer, when: datetime) -> Contract | None:
     return None
 
 
-def _minutes_max(history: History) -> int:
+def _minutes_max(revision: Revision) -> int:
     """Return the longest period of any contract plus the time an event may come late, with two days to spare."""
     periods = [
-        contract.billing_period
-        for revision in history.revisions
-        for customer in revision.configuration.customers
-        for contract in customer.contracts
+        contract.billing_period for customer in revision.configuration.customers for contract in customer.contracts
     ]
     days = max([_DAYS_MAX["month"], *(_DAYS_MAX[period.unit] * period.count for period in periods)])
-    late_days = max(revision.rules.too_old_days for revision in history.revisions)
-    return (days + late_days + 2) * _MINUTES_PER_DAY
+    return (days + revision.rules.too_old_days + 2) * _MINUTES_PER_DAY
 
 
 def with_keys(rows: pl.DataFrame, periods: Periods) -> pl.DataFrame:
@@ -135,12 +151,12 @@ def with_keys(rows: pl.DataFrame, periods: Periods) -> pl.DataFrame:
 
 
 def _head(periods: Periods, meter: str, tenant: str, dimensions: str, usage_minute: int, booked_minute: int) -> bytes:
-    start_minute = periods.start_minute(tenant, usage_minute, booked_minute)
+    start, end = periods.period(tenant, usage_minute, booked_minute)
     texts = "".join(f"{len(text)}:{text}" for text in (meter, tenant, dimensions))
-    return f"{texts}{start_minute}:".encode()
+    return f"{texts}{start}:{end}:".encode()
 
 
-def first_seen(keyed: pl.DataFrame, seen: UniqueSet) -> tuple[pl.DataFrame, pl.DataFrame]:
+def first_seen(keyed: pl.DataFrame, periods: Periods, seen: UniqueSet) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return how many values each fact saw first (fact key, `value` as count), and the rows that did.
 
     `keyed` holds rows of whole booked minutes with their keys.
@@ -148,7 +164,13 @@ def first_seen(keyed: pl.DataFrame, seen: UniqueSet) -> tuple[pl.DataFrame, pl.D
     firsts = keyed.sort("booked_minute", "usage_minute", "key_hi", "key_lo").unique(
         subset=["key_hi", "key_lo"], keep="first", maintain_order=True
     )
-    known, _, _ = seen.find(firsts.get_column("key_hi").to_numpy(), firsts.get_column("key_lo").to_numpy(), 0)
+    minutes = firsts.get_column("booked_minute")
+    horizons = {minute: periods.horizon(minute) for minute in minutes.unique().to_list()}
+    known, _, _ = seen.find(
+        firsts.get_column("key_hi").to_numpy(),
+        firsts.get_column("key_lo").to_numpy(),
+        minutes.replace_strict(horizons, return_dtype=pl.Int64).to_numpy(),
+    )
     new = firsts.filter(~pl.Series(known))
     return new.group_by(FACT_KEY).agg(pl.len().alias("value")), new
 

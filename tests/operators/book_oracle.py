@@ -184,10 +184,11 @@ class MemorySet:
         self.expired_before = 0
 
     def find(
-        self, hi: npt.NDArray[np.uint64], lo: npt.NDArray[np.uint64], horizon_from_minute: int
+        self, hi: npt.NDArray[np.uint64], lo: npt.NDArray[np.uint64], horizon_from_minute: int | npt.NDArray[Any]
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
         rows = [self.values.get(key) for key in zip(hi.tolist(), lo.tolist(), strict=True)]
-        found = np.array([row is not None and row[1] >= horizon_from_minute for row in rows], dtype=np.bool_)
+        minutes = np.array([-1 if row is None else row[1] for row in rows], dtype=np.int64)
+        found: npt.NDArray[np.bool_] = (minutes >= 0) & (minutes >= horizon_from_minute)
         content = np.array([row[0] if row else 0 for row in rows], dtype=np.uint64)
         return found, content, np.array([row[1] if row else 0 for row in rows], dtype=np.uint32)
 

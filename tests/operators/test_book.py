@@ -33,7 +33,7 @@ def events_strategy(draw: st.DrawFn, models: int = 3) -> list[Event]:
     """Events around the border of a month and of two revisions: in time, late, early, voided, tied."""
     events: list[Event] = []
     entry_ms = CHANGE_MS - 200_000
-    for place in range(draw(st.integers(1, 40))):
+    for place in range(draw(st.integers(1, 30))):
         entry_ms += draw(st.sampled_from([0, 0, 1, 700, 15_000, 59_999, 60_000]))
         offset_us = draw(st.sampled_from([0, 1, -1, -10_000_000, -70_000_000, -130_000_000, -600_000_000, 250_000_000]))
         tied = draw(st.booleans()) and bool(events)
@@ -117,7 +117,7 @@ def run(random: Random, items: list[Item], revisions: History) -> Collected:
     return got
 
 
-SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @SETTINGS
