@@ -4,10 +4,11 @@ from dataclasses import asdict
 from typing import Final
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from cli.context import context
-from cli.output import emit, table
+from cli.output import emit
 
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -18,20 +19,16 @@ def doctor() -> None:
 
     findings = list(all_checks(context().settings))
     counts = {state: sum(finding.state == state for finding in findings) for state in ("ok", "warn", "fail")}
-    rows = [
-        (
-            finding.area,
-            finding.check,
-            Text(finding.state, style=_STYLES[finding.state]),
-            finding.detail,
-            finding.fix,
-        )
-        for finding in findings
-    ]
+    grid = Table.grid(padding=(0, 2))
+    for finding in findings:
+        told = Text(finding.detail)
+        if finding.fix:
+            told.append(f"\n-> {finding.fix}", style="bold")
+        grid.add_row(Text(finding.state, style=_STYLES[finding.state]), finding.area, finding.check, told)
     summary = f"{counts['ok']} ok, {counts['warn']} to look at, {counts['fail']} failed"
     emit(
         {"ok": not counts["fail"], "counts": counts, "findings": [asdict(finding) for finding in findings]},
-        table("", ("area", "check", "state", "found", "what to do"), rows),
+        grid,
         summary,
     )
     if counts["fail"]:

@@ -61,7 +61,7 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
         try:
             yield from check()
         except MeterbridgeError as error:
-            yield Finding(area, "reachable", "fail", without_password(str(error)), "see the message")
+            yield Finding(area, "reachable", "fail", without_password(str(error)))
 
 
 def python() -> Iterator[Finding]:

@@ -15,6 +15,9 @@ import structlog
 _SECRET_NAMES: Final = re.compile(r"password|secret|api_?key|authorization|credential", re.IGNORECASE)
 _URL_PASSWORD: Final = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^@/\s]+(?=@)", re.IGNORECASE)
 _VALUE_CHARACTERS_MAX: Final = 4096
+_TRACEBACK_CHARACTERS_MAX: Final = 65_536
+_SILENT: Final = ("clickhouse_connect", "urllib3")
+"""Libraries that log what they also raise; the error that is made of it says more."""
 
 EventDict = MutableMapping[str, Any]
 
@@ -30,7 +33,8 @@ def _redact(_logger: Any, _method: str, event: EventDict) -> EventDict:
             event[name] = "***"
         elif isinstance(value, str):
             text = without_password(value)
-            event[name] = text if len(text) <= _VALUE_CHARACTERS_MAX else text[:_VALUE_CHARACTERS_MAX] + "..."
+            limit = _TRACEBACK_CHARACTERS_MAX if name == "exception" else _VALUE_CHARACTERS_MAX
+            event[name] = text if len(text) <= limit else text[:limit] + "..."
     return event
 
 
@@ -60,14 +64,17 @@ def configure(
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,  # before the redaction, so that it covers tracebacks
         _redact,
     ]
     stream = _Stderr()
     renderers: list[structlog.typing.Processor]
     if format == "json":
-        renderers = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(sort_keys=True)]
+        renderers = [structlog.processors.JSONRenderer(sort_keys=True)]
     else:
-        renderers = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        # A plain traceback: the renderer's own shows local variables, and those hold credentials.
+        plain = structlog.dev.plain_traceback
+        renderers = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
@@ -81,6 +88,8 @@ def configure(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
+    if level != "DEBUG":
+        handler.addFilter(lambda record: not record.name.startswith(_SILENT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(getattr(logging, level), logging.WARNING))
