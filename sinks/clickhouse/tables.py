@@ -222,25 +222,15 @@ def _rated(_streams: Sequence[str]) -> list[pl.Expr]:
 
 def _document_row(document: StoredDocument) -> dict[str, Any]:
     header = orjson.loads(document.to_json())
-    lines = header["lines"]
-    debits = (Decimal(line["amount"]) for line in lines if line["side"] == "debit")
-    names = ("entity", "customer", "contract", "currency", "accounting_period", "kind")
+    names = ("entity", "customer", "contract", "currency", "accounting_period", "kind", "status")
     return {
         "key": document.key,
         "digest": document.digest,
         **{name: header[name] for name in names},
-        "booked_hour": _hour_of(header["booked_hour"]) * _SECONDS_PER_HOUR,
-        "total": sum(debits, Decimal(0)),
-        "lines": orjson.dumps(lines).decode(),
+        "booked_hour": header["booked_hour"] * _SECONDS_PER_HOUR,
+        "total": Decimal(header["total"]),
+        "lines": orjson.dumps(header["lines"]).decode(),
     }
-
-
-def _hour_of(value: Any) -> int:
-    """Return the hours since 1970 of a document's booked hour, which is a number or RFC 3339 text."""
-    if isinstance(value, int):
-        return value
-    parsed = pl.Series([value]).str.to_datetime(time_zone="UTC").dt.epoch("s")[0]
-    return int(parsed) // _SECONDS_PER_HOUR
 
 
 _DOCUMENT_COLUMNS: Final[dict[str, pa.DataType]] = {
@@ -250,6 +240,7 @@ _DOCUMENT_COLUMNS: Final[dict[str, pa.DataType]] = {
     "kind": pa.string(),
     "total": _AMOUNT,
     "lines": pa.string(),
+    "status": pa.string(),
 }
 
 

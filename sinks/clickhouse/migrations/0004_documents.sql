@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS {database}.financial_documents
     total Decimal(38, 12),
     lines String CODEC(ZSTD(3)),
     posting_key String,
+    status LowCardinality(String),
     INDEX by_key key TYPE bloom_filter(0.001) GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
@@ -47,7 +48,8 @@ CREATE OR REPLACE VIEW {database}.financial_documents_current AS
 SELECT documents.key AS key, digest, entity, customer, contract, currency, booked_hour, accounting_period, kind,
        total, lines,
        if(states.posting_key = '', documents.posting_key, states.posting_key) AS posting_key,
-       if(states.state = '', 'PENDING', toString(states.state)) AS posting_state,
+       multiIf(states.state != '', toString(states.state), status = 'NOT_POSTED_ZERO', toString(status), 'PENDING')
+           AS posting_state,
        states.erp_reference AS erp_reference
 FROM (SELECT * FROM {database}.financial_documents FINAL) AS documents
 LEFT JOIN (SELECT * FROM {database}.posting_states FINAL) AS states ON states.key = documents.key;
