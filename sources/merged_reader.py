@@ -4,117 +4,43 @@ The caller calls `round()` (I/O) and `take()` (none) in turn. A failed round cha
 next one opens it again, checks that the streams are the same, and reads on where the last reply ended.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 import structlog
 
 from config.settings import RedisSettings
 from core.clock import Clock
-from core.errors import InvalidRequest, StreamGap
-from core.metrics import BYTES, ENTRIES, LAG_ENTRIES, LAG_SECONDS
+from core.errors import InvalidRequest
+from core.metrics import BYTES, ENTRIES
 from core.redis_client import address
 from operators.items import RawBatch
 from sources import stream_commands as commands
 from sources.entries import Chunk, parse, parse_id
 from sources.merge import Merge
-from sources.resp import ReplyError, ReplyTooLarge, pack
-from sources.stream_state import (
-    START,
-    Id,
-    ReaderState,
-    StreamInfo,
-    StreamState,
-    backward,
-    gap,
-    raise_backward,
-)
+from sources.reading import Connection, Cursor, Reading
+from sources.resp import ReplyTooLarge, pack
+from sources.stream_checks import StreamChecks
+from sources.stream_state import START, ReaderState, raise_backward
 
 log = structlog.get_logger()
 
 CHECK_INTERVAL_S: Final = 2.0
-FIRST_COUNT: Final = 16
 COUNT_GROWTH: Final = 4
 REPLY_BYTES_TARGET: Final = 8 << 20
 REPLY_BYTES_MAX: Final = 64 << 20
 INCLUSIVE_BYTES_MAX: Final = 64 * 1024
 AHEAD_MS_MAX: Final = 2_000
 """A drain waits for the server's clock to pass the last ids, but not longer than this."""
-HELD_BYTES_MAX: Final = 128 << 20
-
-
-class Connection(Protocol):
-    """What the reader needs of `sources.resp.RespConnection`."""
-
-    def call(self, packed: list[bytes], *, reply_bytes_max: int | None = None) -> list[Any]:
-        """Send commands, return replies."""
-        ...
-
-    def close(self) -> None:
-        """Close it."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How far and how to read.
-
-    `end_ids`, `end_watermark_ms`: where a read-only reader ends. `high_water_ms`: up to where books exist, which no
-    stream may be below.
-    """
-
-    drain: bool = False
-    read_only: bool = False
-    accept_gap: bool = False
-    end_ids: Mapping[str, Id] | None = None
-    end_watermark_ms: int | None = None
-    high_water_ms: int = 0
-    item_events_max: int = 20_000
-    item_bytes_max: int = 16 << 20
-    held_bytes_max: int = HELD_BYTES_MAX
-
-    def end_of(self, stream: str) -> bytes:
-        """Return the last id a read may return, as XRANGE takes it."""
-        if self.end_ids is not None and stream in self.end_ids:
-            return b"%d-%d" % self.end_ids[stream]
-        if self.read_only and self.end_watermark_ms is not None:
-            return b"(%d-0" % self.end_watermark_ms
-        return b"+"
-
-    @property
-    def end_ms(self) -> int:
-        """Return a watermark above everything a read-only reader reads."""
-        ends = [entry_ms + 1 for entry_ms, _ in (self.end_ids or {}).values()]
-        return max([self.end_watermark_ms or 0, *ends])
 
 
 @dataclass(slots=True)
-class Cursor:
-    """What the reader needs to know of one stream beside its state, and may forget."""
+class _Pending:
+    """What was read since the last `take`."""
 
-    state: StreamState
-    end: bytes
-    count: int = FIRST_COUNT
-    at_top: bool = False
-    """The last read found nothing new."""
-    claim_at_s: float = 0.0
-    last_size_bytes: int = 0
-    is_new: bool = False
-    """Not in the snapshot the others come from."""
-    drain_to: Id = START
-    claim: commands.Claim | None = None
-    """The last one, while it holds."""
-    trimmed_at_start: int = 0
-    first_ms: int | None = None
-
-
-@dataclass(slots=True)
-class _Progress:
-    entries: int = 0
-    pending_events: int = 0
-    pending_bytes: int = 0
-    places: list[int] = field(default_factory=list)
+    events: int = 0
+    size_bytes: int = 0
 
 
 class MergedReader:
@@ -141,6 +67,7 @@ class MergedReader:
         self._state, self._settings, self._reading = state, settings, reading
         self._open_connection, self._clock = open_connection, clock
         self._server = address(settings)
+        self._checks = StreamChecks(settings, reading)
         is_resumed = any(stream.known for stream in state.streams)
         self.cursors = [
             Cursor(stream, reading.end_of(stream.name), is_new=is_resumed and not stream.known)
@@ -151,7 +78,7 @@ class MergedReader:
         self._check_at_s = 0.0
         self._ends_known = False
         self._claimed_all = False
-        self._pending = _Progress()
+        self._pending = _Pending()
         self.finished = not state.streams
         self.watermark_ms = state.sent_ms
         """Every entry below it was taken."""
@@ -187,7 +114,7 @@ class MergedReader:
         """Return what can no longer be preceded by anything, as items in position order. No I/O."""
         if self.finished:
             return []
-        self._pending = _Progress()
+        self._pending = _Pending()
         watermark_ms = self._merge.watermark_ms()
         batches = list(self._merge.take())
         if self._reading.end_watermark_ms is not None:
@@ -200,8 +127,8 @@ class MergedReader:
     def has_item(self) -> bool:
         """Tell whether enough was read for a full item."""
         return (
-            self._pending.pending_events >= self._reading.item_events_max
-            or self._pending.pending_bytes >= self._reading.item_bytes_max
+            self._pending.events >= self._reading.item_events_max
+            or self._pending.size_bytes >= self._reading.item_bytes_max
         )
 
     @property
@@ -221,7 +148,7 @@ class MergedReader:
         if self._connection is None:
             self._connection = self._open_connection()
             self._check(self._connection)
-            self._restore_fences(self._connection)
+            self._checks.restore_fences(self._connection, self.cursors)
         return self._connection
 
     def _check(self, connection: Connection) -> None:
@@ -231,70 +158,15 @@ class MergedReader:
         for cursor, reply in zip(self.cursors, replies, strict=True):
             info = commands.parse_info(cursor.state.name, reply)
             if info is None:
-                info = self._create(connection, cursor)
-            self._check_one(cursor, info)
+                info = self._checks.create(connection, cursor)
+            self._checks.check(cursor, info)
             if not self._ends_known:
                 cursor.drain_to = info.last_entry or START
                 cursor.trimmed_at_start = info.entries_added - info.length
                 cursor.first_ms = info.first_entry[0] if info.first_entry else None
-            self._report_lag(cursor, info)
+            self._checks.report_lag(cursor, info)
         self._ends_known = True
         self._check_at_s = self._clock.monotonic_s() + CHECK_INTERVAL_S
-
-    def _create(self, connection: Connection, cursor: Cursor) -> StreamInfo:
-        """Create a stream nothing was ever added to."""
-        state = cursor.state
-        if state.read_count:
-            why = f"it does not exist any more, but {state.read_count} entries had been read"
-            raise_backward(state, why, self._server)
-        empty = StreamInfo(0, 0, START, None, None)
-        if self._reading.read_only:
-            return empty
-        for reply in connection.call(commands.create(state.name)):
-            if isinstance(reply, ReplyError) and not str(reply).startswith("BUSYGROUP"):
-                raise commands.refused(state.name, reply)
-        reply = connection.call([commands.load_info(state.name)])[0]
-        return commands.parse_info(state.name, reply) or empty
-
-    def _check_one(self, cursor: Cursor, info: StreamInfo) -> None:
-        state = cursor.state
-        state.begin(info)
-        why = backward(state, info, 0 if cursor.is_new else self._reading.high_water_ms)
-        if why is not None:
-            raise_backward(state, why, self._server)
-        lost = gap(state, info)
-        if not lost:
-            return
-        after = f"{state.read[0]}-{state.read[1]}"
-        if not self._reading.accept_gap:
-            message = (
-                f"stream {state.name} on {self._server}: {lost} entries after {after} were trimmed or deleted before "
-                f"they were read; their events are not in the books. Have the producers send them again (ids seen "
-                f"before are not counted twice) and start with `run --accept-gap`, which records the gap and goes on."
-            )
-            raise StreamGap(message)
-        log.warning("A gap was accepted.", stream=state.name, entries_lost=lost, after=after)
-        state.lose(lost)
-
-    def _restore_fences(self, connection: Connection) -> None:
-        if self._reading.read_only:
-            return
-        fenced = [cursor.state for cursor in self.cursors if cursor.state.fence_ms]
-        replies = connection.call(
-            [commands.restore_fence(state.name, state.fence_ms, self._settings.fence) for state in fenced]
-        )
-        for state, reply in zip(fenced, replies, strict=True):
-            if isinstance(reply, Exception):
-                raise commands.refused(state.name, reply)
-            if reply:
-                log.warning("A fence was set again.", stream=state.name, fence_ms=state.fence_ms)
-
-    def _report_lag(self, cursor: Cursor, info: StreamInfo) -> None:
-        state = cursor.state
-        LAG_ENTRIES.labels(state.name).set(max(0, info.entries_added - state.read_count))
-        last = info.last_entry
-        behind_ms = max(0, last[0] - state.read[0]) if last and state.read != START else 0
-        LAG_SECONDS.labels(state.name).set(behind_ms / 1000)
 
     # --- reading ---------------------------------------------------------------------------------------
 
@@ -356,7 +228,7 @@ class MergedReader:
         if info is None:
             raise_backward(cursor.state, "it does not exist any more", self._server)
             raise AssertionError
-        self._check_one(cursor, info)
+        self._checks.check(cursor, info)
         entries: list[Any] = result[1]
         return entries
 
@@ -365,8 +237,8 @@ class MergedReader:
         state.check_order(int(chunk.entry_ms[0]))
         state.received(chunk.last, len(chunk))
         self._merge.add(place, chunk)
-        self._pending.pending_events += int(chunk.weights.sum())
-        self._pending.pending_bytes += size_bytes
+        self._pending.events += int(chunk.weights.sum())
+        self._pending.size_bytes += size_bytes
         cursor.last_size_bytes = int(chunk.sizes[-1])
         largest = int(chunk.sizes.max()) + 1
         fitting = max(1, REPLY_BYTES_TARGET // largest)

@@ -1,74 +1,26 @@
 """Puts events into the streams: what `send`, `simulate` and tests use."""
 
 import contextlib
-import zlib
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from typing import Final, Self
 
 from config.settings import RedisSettings
 from core.clock import Clock, SystemClock
 from core.errors import InvalidRequest, Unreachable
-from sources.entries import ID_PART_MAX
-from sources.resp import ReplyError, RespConnection, pack
-from sources.stream_commands import LOADING_PREFIX, parse_info, refused
-from sources.stream_state import START, Id
+from sources.resp import RespConnection
+from sources.sending import (
+    BATCH_EVENTS_MAX,
+    PIPELINE_ENTRIES,
+    Record,
+    Sending,
+    SendReport,
+    StreamReport,
+    stream_of,
+)
 
-PIPELINE_ENTRIES: Final = 1_000
-PIPELINE_BYTES: Final = 1 << 20
-BATCH_EVENTS_MAX: Final = 1_000
-BATCH_BYTES_MAX: Final = 1 << 20
-LOADING_TTL_MS: Final = 10_000
-LOADING_RENEW_S: Final = 2.0
+__all__ = ["Producer", "Record", "SendReport", "StreamReport", "stream_of"]
 
-Record = tuple[int | None, str, bytes]
-"""Arrival time in ms or None for the server's clock, subject, event."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReport:
-    """What went into one stream."""
-
-    entries: int = 0
-    events: int = 0
-    first_id: str = ""
-    last_id: str = ""
-
-
-@dataclass(slots=True)
-class SendReport:
-    """What was sent. `fsynced`: the server confirmed that it is on its disk; None if not asked."""
-
-    events: int = 0
-    entries: int = 0
-    payload_bytes: int = 0
-    seconds: float = 0.0
-    fsynced: bool | None = None
-    streams: dict[str, StreamReport] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Open:
-    """Events of one stream and arrival time that wait to become one entry."""
-
-    arrival_ms: int | None
-    events: list[bytes] = field(default_factory=list)
-    size_bytes: int = 0
-
-
-@dataclass(slots=True)
-class _Sent:
-    entries: int = 0
-    events: int = 0
-    first_id: bytes = b""
-    last_id: bytes = b""
-
-
-def stream_of(subject: str, streams: tuple[str, ...]) -> str:
-    """Return the stream a subject's events go to."""
-    return streams[zlib.crc32(subject.encode()) % len(streams)]
+PART_S_MAX: Final = 0.5
 
 
 class Producer:
@@ -114,7 +66,7 @@ class Producer:
         With arrival times the entry ids are made of them, so that history lands in its own hours; times must not
         fall within a stream. Mixing records with and without arrival times is refused.
 
-        Records are taken 1,000 at a time, and everything is sent before this returns: at a low rate call it often.
+        Where records come slowly they are sent at least every half second, once the next one has come.
 
         :raises InvalidRequest: `batch` is out of range, an arrival time cannot be used, or an event holds a line
             break that would cut it in two.
@@ -127,10 +79,12 @@ class Producer:
         if self._connection is None:
             self._connection = RespConnection(self._settings)
         streams = self._settings.streams if stream is None else (stream,)
-        sending = _Sending(self._connection, streams, batch, self._clock)
+        sending = Sending(self._connection, streams, batch, self._clock)
         try:
-            for part in _chunks(records, PIPELINE_ENTRIES):
+            for part in self._parts(records):
                 sending.add(part)
+                if len(part) < PIPELINE_ENTRIES:  # they come slowly: do not let them wait
+                    sending.flush()
             sending.flush()
             report = sending.report()
             if wait_aof:
@@ -140,190 +94,22 @@ class Producer:
             self.close()
             raise
         except BaseException:
-            with contextlib.suppress(Unreachable):  # the keys run out by themselves
-                sending.stop_loading()
+            with contextlib.suppress(Unreachable, InvalidRequest):  # the keys run out by themselves
+                sending.abandon()
             self.close()
             raise
         report.seconds = self._clock.monotonic_s() - began_s
         return report
 
-
-class _Sending:
-    """One call of `send`: entries that wait, ids given, loading keys held."""
-
-    def __init__(
-        self,
-        connection: RespConnection,
-        streams: tuple[str, ...],
-        batch: int,
-        clock: Clock,
-    ) -> None:
-        self._connection, self._streams, self._batch, self._clock = connection, streams, batch, clock
-        self._route: dict[str, str] = {}
-        self._open: dict[str, _Open] = {}
-        self._packed: list[bytes] = []
-        self._owners: list[tuple[str, int]] = []
-        self._packed_bytes = 0
-        self._last: dict[str, Id] = {}
-        self._is_loading = False
-        self._renew_at_s = 0.0
-        self._explicit: bool | None = None
-        self._payload_bytes = 0
-        self._sent: dict[str, _Sent] = defaultdict(_Sent)
-
-    def add(self, records: list[Record]) -> None:
-        """Queue records and send what is full."""
-        for arrival_ms, subject, payload in records:
-            name = self._route.get(subject) or self._routed(subject)
-            if (arrival_ms is not None) is not self._explicit:
-                self._begin(arrival_ms)
-            if self._batch == 1:
-                self._queue(name, arrival_ms, b"event", payload, 1)
-            else:
-                self._join(name, arrival_ms, payload)
-
-    def _routed(self, subject: str) -> str:
-        if len(self._route) > 100_000:
-            self._route.clear()
-        name = self._route[subject] = stream_of(subject, self._streams)
-        return name
-
-    def _begin(self, arrival_ms: int | None) -> None:
-        """With the first record: if it is history, stop the clocks of all streams it may go to."""
-        if self._explicit is not None:
-            message = "records with and without an arrival time cannot be sent together"
-            raise InvalidRequest(message)
-        self._explicit = self._is_loading = arrival_ms is not None
-        if self._is_loading:
-            for name, reply in zip(self._streams, self._connection.call(self._renewals()), strict=True):
-                if isinstance(reply, ReplyError):
-                    raise refused(name, reply)
-
-    def _join(self, name: str, arrival_ms: int | None, payload: bytes) -> None:
-        if b"\n" in payload:
-            payload = payload.strip(b"\r\n")
-            if b"\n" in payload:
-                message = (
-                    f"stream {name}: an event with a line break inside cannot be sent in a batch, it would be cut in "
-                    f"two: write it on one line, or send with batch 1"
-                )
-                raise InvalidRequest(message)
-        waiting = self._open.get(name)
-        if waiting is not None and (
-            waiting.arrival_ms != arrival_ms or waiting.size_bytes + len(payload) + 1 > BATCH_BYTES_MAX
-        ):
-            self._close_batch(name)
-            waiting = None
-        if waiting is None:
-            waiting = self._open[name] = _Open(arrival_ms)
-        waiting.events.append(payload)
-        waiting.size_bytes += len(payload) + 1
-        if len(waiting.events) >= self._batch:
-            self._close_batch(name)
-
-    def _close_batch(self, name: str) -> None:
-        waiting = self._open.pop(name)
-        field_name = b"event" if len(waiting.events) == 1 else b"events"
-        self._queue(name, waiting.arrival_ms, field_name, b"\n".join(waiting.events), len(waiting.events))
-
-    def _queue(self, name: str, arrival_ms: int | None, field_name: bytes, payload: bytes, events: int) -> None:
-        entry_id = b"*" if arrival_ms is None else self._explicit_id(name, arrival_ms)
-        self._packed.append(pack("XADD", name, entry_id, field_name, payload))
-        self._owners.append((name, events))
-        self._packed_bytes += len(payload)
-        if len(self._packed) >= PIPELINE_ENTRIES or self._packed_bytes >= PIPELINE_BYTES:
-            self._send()
-
-    def _explicit_id(self, name: str, arrival_ms: int) -> bytes:
-        last = self._last.get(name)
-        if last is None:
-            last = self._last_id_below(name, arrival_ms)
-        if not 0 < arrival_ms < ID_PART_MAX or arrival_ms < last[0]:
-            message = (
-                f"stream {name}: the arrival time {arrival_ms} ms comes after {last[0]} ms; entry ids only grow. "
-                "Sort the events by time before sending them as history."
-            )
-            raise InvalidRequest(message)
-        entry_seq = last[1] + 1 if arrival_ms == last[0] else 0
-        self._last[name] = (arrival_ms, entry_seq)
-        return b"%d-%d" % (arrival_ms, entry_seq)
-
-    def _last_id_below(self, name: str, arrival_ms: int) -> Id:
-        """Make sure that the stream, whose clock stands still now, has not passed the history already."""
-        info = parse_info(name, self._connection.call([pack("XINFO", "STREAM", name)])[0])
-        last = info.last_generated if info is not None else START
-        if last >= (arrival_ms, 0):
-            message = (
-                f"stream {name} already has the id {last[0]}-{last[1]}, above the first event's time {arrival_ms} ms: "
-                "ids only grow, so this history cannot be put below it. Load history before anything else is sent and "
-                "before the flow first runs, or send without ids from time; then the events are booked as late ones."
-            )
-            raise InvalidRequest(message)
-        return last
-
-    def _send(self) -> None:
-        """Send what is queued and note what was acknowledged."""
-        if not self._packed:
-            return
-        renewals = self._renewals()
-        replies = self._connection.call([*renewals, *self._packed])[len(renewals) :]
-        for (name, events), reply in zip(self._owners, replies, strict=True):
-            if isinstance(reply, ReplyError):
-                raise self._rejected(name, reply)
-            sent = self._sent[name]
-            sent.entries += 1
-            sent.events += events
-            sent.first_id = sent.first_id or reply
-            sent.last_id = reply
-        self._payload_bytes += self._packed_bytes
-        self._packed, self._owners, self._packed_bytes = [], [], 0
-
-    def _rejected(self, name: str, reply: ReplyError) -> Exception:
-        if "equal or smaller" in str(reply):
-            return InvalidRequest(
-                f"stream {name} got newer entries while history was being loaded ({reply}): nothing else may write to "
-                f"it meanwhile. {self.report().events} events were stored; sent again, they are not counted twice."
-            )
-        return refused(name, reply)
-
-    def _renewals(self) -> list[bytes]:
-        if not self._is_loading or self._clock.monotonic_s() < self._renew_at_s:
-            return []
-        self._renew_at_s = self._clock.monotonic_s() + LOADING_RENEW_S
-        return [pack("SET", LOADING_PREFIX + name, b"1", "PX", LOADING_TTL_MS) for name in self._streams]
-
-    def report(self) -> SendReport:
-        """Return what was acknowledged so far."""
-        streams = {
-            name: StreamReport(sent.entries, sent.events, sent.first_id.decode("ascii"), sent.last_id.decode("ascii"))
-            for name, sent in sorted(self._sent.items())
-        }
-        return SendReport(
-            events=sum(sent.events for sent in streams.values()),
-            entries=sum(sent.entries for sent in streams.values()),
-            payload_bytes=self._payload_bytes,
-            streams=streams,
-        )
-
-    def flush(self) -> None:
-        """Send everything that waits, batches that are not full included."""
-        for name in list(self._open):
-            self._close_batch(name)
-        self._send()
-
-    def wait_aof(self, timeout_ms: int) -> bool:
-        """Wait until the server has what was sent on its disk; False if it keeps no such file or takes too long."""
-        reply = self._connection.call([pack("WAITAOF", 1, 0, timeout_ms)])[0]
-        return not isinstance(reply, ReplyError) and int(reply[0]) >= 1
-
-    def stop_loading(self) -> None:
-        """Let the streams' clocks go on."""
-        if self._is_loading:
-            self._connection.call([pack("DEL", *(LOADING_PREFIX + name for name in self._streams))])
-            self._is_loading = False
-
-
-def _chunks(records: Iterable[Record], size: int) -> Iterable[list[Record]]:
-    iterator = iter(records)
-    while part := list(islice(iterator, size)):
-        yield part
+    def _parts(self, records: Iterable[Record]) -> Iterator[list[Record]]:
+        """Cut records into parts of up to a pipeline, or of what came in half a second."""
+        part: list[Record] = []
+        due_s = self._clock.monotonic_s() + PART_S_MAX
+        for record in records:
+            part.append(record)
+            if len(part) >= PIPELINE_ENTRIES or self._clock.monotonic_s() >= due_s:
+                yield part
+                part = []
+                due_s = self._clock.monotonic_s() + PART_S_MAX
+        if part:
+            yield part

