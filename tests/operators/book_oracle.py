@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal
 from typing import Any, Final
 
 import numpy as np
@@ -70,6 +70,17 @@ class Event:
 
     def dimensions(self, meter: dict[str, Any]) -> str:
         return orjson.dumps({"model": self.model}).decode() if "group_by" in meter else "{}"
+
+
+def exact(unscaled: int) -> Decimal:
+    """Return that many times 10^-12; arithmetic would round it to the context's 28 digits."""
+    return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -12))
+
+
+def unscale(value: Decimal) -> int:
+    sign, digits, exponent = value.as_tuple()
+    assert exponent == -12 or not any(digits)
+    return int("".join(map(str, digits))) * (-1 if sign else 1)
 
 
 def to_frame(events: list[Event]) -> pl.DataFrame:
@@ -158,8 +169,7 @@ def _fact(key: Key, events: list[Event], seen: set[tuple[str, str, str, str, str
     if aggregation == "count":
         value = Decimal(sum(event.sign for event in events))
     elif aggregation == "sum":
-        with localcontext(Context(prec=60)):
-            value = sum((event.sign * event.value for event in events), Decimal(0))
+        value = exact(sum(event.sign * unscale(event.value) for event in events))
     elif aggregation == "max":
         value = max(event.value for event in events)
     elif aggregation == "min":

@@ -1,4 +1,3 @@
-from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.operators.book_oracle import (
     Collected,
     Event,
     MemorySet,
+    exact,
     history,
     sealed,
     to_frame,
@@ -41,7 +41,7 @@ def events_strategy(draw: st.DrawFn, models: int = 3) -> list[Event]:
             position=(entry_ms, draw(st.integers(0, 1)), place, draw(st.integers(0, 3))),
             tenant=draw(st.sampled_from(TENANTS)),
             time_us=events[-1].time_us if tied else entry_ms * 1000 + offset_us,
-            value=Decimal(draw(st.integers(-(10**30) + 1, 10**30 - 1))).scaleb(-12),
+            value=exact(draw(st.integers(-(10**30) + 1, 10**30 - 1))),
             model=f"m{draw(st.integers(0, models - 1))}",
             user=f"u{draw(st.integers(0, 4))}",
             sign=draw(st.sampled_from([1, 1, 1, -1])),
