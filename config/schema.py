@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from config.customers import Customer
 from config.entities import Entity
@@ -10,6 +10,7 @@ from config.meters import Meter
 from config.plans import Plan
 from config.revision import Rules
 from config.settings import Settings
+from operators.rating.schema import AnyCharge
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -34,4 +35,17 @@ def json_schema() -> dict[str, Any]:
     # The model takes a bare subject too, which its schema cannot know.
     bare = {"type": "string", "minLength": 1, "maxLength": 256}
     schema["$defs"]["Customer"]["properties"]["subjects"]["items"] = {"anyOf": [bare, items]}
+    # A version holds its charges raw; the price engine has their schema.
+    charge = TypeAdapter(AnyCharge).json_schema(mode="validation", ref_template="#/$defs/{model}")
+    schema["$defs"] |= charge.pop("$defs")
+    schema["$defs"]["PlanVersion"]["properties"]["charges"]["items"] = charge
+    _one_value_for_a_list(schema["$defs"])
     return schema
+
+
+def _one_value_for_a_list(definitions: dict[str, Any]) -> None:
+    """Let a charge's filter name one value without a list, as the price engine does."""
+    for definition in definitions.values():
+        values = definition.get("properties", {}).get("filter", {}).get("additionalProperties")
+        if "model" in definition.get("properties", {}) and isinstance(values, dict):
+            definition["properties"]["filter"]["additionalProperties"] = {"anyOf": [{"type": "string"}, values]}

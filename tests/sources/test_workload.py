@@ -167,7 +167,12 @@ def test_events_have_the_promised_size_and_their_own_subject(records: list[Recor
 
 def test_times_follow_arrival_within_seconds_or_are_late() -> None:
     delays_s = []
-    only_new = {"malformed_share": 0.0, "void_share": 0.0, "duplicate_share": 0.0, "conflict_share": 0.0}
+    only_new: dict[str, Any] = {
+        "malformed_share": 0.0,
+        "void_share": 0.0,
+        "duplicate_share": 0.0,
+        "conflict_share": 0.0,
+    }
     for arrival_ms, _, payload in _workload(20_000, **only_new):
         time_ms = datetime.fromisoformat(orjson.loads(payload)["time"]).timestamp() * 1000
         delays_s.append((arrival_ms - time_ms) / 1000)
