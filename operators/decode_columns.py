@@ -236,10 +236,7 @@ def _integers(values: list[Any]) -> pl.Series | None:
 
 def _mixed(values: list[Any]) -> pl.Series:
     """Read strings, integers and doubles by their text; what is not plain is read one by one."""
-    texts = [
-        value if type(value) is str else repr(value) if type(value) is float or type(value) is int else None
-        for value in values
-    ]
+    texts = values if set(map(type, values)) == {str} else [_number_or_text(value) for value in values]
     text = pl.Series(texts, dtype=pl.String)
     plain = text.str.contains(_PLAIN).fill_null(value=False)
     quantities = _only(text, plain.to_numpy()).cast(QUANTITY)
@@ -249,6 +246,13 @@ def _mixed(values: list[Any]) -> pl.Series:
     scaled = [_scaled(values[index]) for index in special.tolist()]
     found = pl.Series([None if one is None else decimal_of_scaled(one) for one in scaled], dtype=QUANTITY)
     return quantities.scatter(special, found)
+
+
+def _number_or_text(value: Any) -> str | None:
+    kind = type(value)
+    if kind is str:
+        return str(value)
+    return repr(value) if kind is float or kind is int else None
 
 
 def _scaled(value: Any) -> int | None:

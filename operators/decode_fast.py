@@ -59,9 +59,12 @@ def decode_envelopes(lines: Lines, plan: RevisionPlan) -> Envelopes:
     Guarantee: pure; every event in the answer is one that the slow path accepts with the same columns, as far as
     its attributes go.
     """
-    row = np.flatnonzero(_plausible(lines.raw, plan.rules.event_bytes_max))
-    raw = lines.raw if len(row) == len(lines.raw) else [lines.raw[index] for index in row.tolist()]
-    events, decoded = _parse(raw)
+    raw, joined = lines.raw, b"\n".join(lines.raw)
+    row = np.flatnonzero(_plausible(raw, joined, plan.rules.event_bytes_max))
+    if len(row) < len(raw):
+        raw = [raw[index] for index in row.tolist()]
+        joined = b"\n".join(raw)
+    events, decoded = _parse(raw, joined)
     row = row[decoded]
     if not events:
         return Envelopes(row, pl.DataFrame(), [])
@@ -77,7 +80,6 @@ def decode_envelopes(lines: Lines, plan: RevisionPlan) -> Envelopes:
         schema=dict.fromkeys(("source", "id", "type", "subject", "time"), pl.String),
     )
     event_us = _event_times_us(times, lines.entry_ms[row])
-    joined = b"".join(raw)
     good = _good_attributes(frame, may_hold_controls=any(sign in joined for sign in _CONTROL_SIGNS))
     good &= _in_time(event_us, lines.entry_ms[row], plan)
     data = [bytes(event.data) for event in events]
@@ -97,11 +99,10 @@ def decode_envelopes(lines: Lines, plan: RevisionPlan) -> Envelopes:
     return Envelopes(row, frame, data)
 
 
-def _plausible(raw: list[bytes], event_bytes_max: int) -> Mask:
-    """Tell which lines may be given to the parser together."""
+def _plausible(raw: list[bytes], joined: bytes, event_bytes_max: int) -> Mask:
+    """Tell which lines may be given to the parser together; `joined` is all of them with line feeds between."""
     lengths = np.fromiter(map(len, raw), dtype=np.int64, count=len(raw))
     plausible: Mask = (lengths >= 2) & (lengths <= event_bytes_max)
-    joined = b"\n".join(raw)
     characters = np.frombuffer(joined, dtype=np.uint8)
     if not len(characters):
         return plausible
@@ -127,10 +128,10 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _parse(raw: list[bytes]) -> tuple[list[_Envelope], npt.NDArray[np.int64]]:
+def _parse(raw: list[bytes], joined: bytes) -> tuple[list[_Envelope], npt.NDArray[np.int64]]:
     """Return the envelopes and which lines they are; lines that are not good are left out."""
     try:
-        events = _DECODER.decode_lines(b"\n".join(raw))
+        events = _DECODER.decode_lines(joined)
         if len(events) == len(raw):
             return events, np.arange(len(raw))
     except _FAILURES:

@@ -71,21 +71,24 @@ def _same_length(texts: list[str], length: int) -> npt.NDArray[np.int64]:
     joined = "".join(texts)
     if not (length == _PLAIN_CHARS or _PLAIN_CHARS + 1 < length <= TIME_CHARS_MAX) or not joined.isascii():
         return np.full(count, NO_TIME, dtype=np.int64)
-    characters = np.frombuffer(joined.encode("ascii"), dtype=np.uint8).reshape(count, length)
-    digits = characters.astype(np.int64) - ord("0")
+    # One row per place in the text, so that what follows walks memory in order.
+    characters = np.frombuffer(joined.encode("ascii"), dtype=np.uint8).reshape(count, length).T.copy()
     fraction_digits = max(0, length - _PLAIN_CHARS - 1)
-    digit_columns = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, *range(20, 20 + fraction_digits)]
+    digit_places = [0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, *range(20, 20 + fraction_digits)]
     marks = [(4, "-"), (7, "-"), (10, "T"), (13, ":"), (16, ":"), (length - 1, "Z")]
     if fraction_digits:
         marks.append((19, "."))
-    good = ((digits[:, digit_columns] >= 0) & (digits[:, digit_columns] <= 9)).all(axis=1)
+    digits = characters - np.uint8(ord("0"))  # wraps around, so one comparison finds what is no digit
+    good = np.ones(count, dtype=np.bool_)
+    for place in digit_places:
+        good &= digits[place] <= 9
     for place, mark in marks:
-        good &= characters[:, place] == ord(mark)
+        good &= characters[place] == ord(mark)
 
     def number(start: int, end: int) -> npt.NDArray[np.int64]:
-        value = np.zeros(count, dtype=np.int64)
-        for place in range(start, end):
-            value = value * 10 + digits[:, place]
+        value = digits[start].astype(np.int64) if end > start else np.zeros(count, dtype=np.int64)
+        for place in range(start + 1, end):
+            value = value * 10 + digits[place]
         return value
 
     year, month, day = number(0, 4), number(5, 7), number(8, 10)

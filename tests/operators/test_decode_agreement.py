@@ -99,6 +99,8 @@ def test_lines_cannot_be_read_across_their_ends() -> None:
     # Together these have as many documents as lines, and none of them is a line.
     assert len(assert_paths_agree([text() + b"\n" + text(), text()[:-1], b"}"])) == 0
     assert len(assert_paths_agree([b'{"a":[' + text(), text() + b"]}", text() + b" " + text()])) == 0
+    assert len(assert_paths_agree([text()[:-1] + b',"x":[1,', b"{}]}", text() + b" " + text()])) == 0
+    assert len(assert_paths_agree([text()[:-1] + b',"x":{}', b',"y":1}', text() + text()])) == 0
     assert len(assert_paths_agree([b'{"a":"' + text(), text() + b'"}', text() + text()])) == 0
 
 
