@@ -126,10 +126,12 @@ def _check_sums(rows: pl.DataFrame) -> None:
         return
     sums: dict[tuple[object, ...], int] = {}
     for *key, value in rows.select(*FACT_KEY, "value").iter_rows():
-        total = sums[tuple(key)] = sums.get(tuple(key), 0) + _unscaled(value)
+        sums[tuple(key)] = sums.get(tuple(key), 0) + _unscaled(value)
+    # A sum that leaves the type on its way only is right again at its end.
+    for (meter, _, _, _, booked_minute), total in sums.items():
         if abs(total) > _UNSCALED_MAX:
             message = (
-                f"book: the sum of meter {key[0]} exceeds 10^{38 - SCALE} in booked minute {key[4]}; "
+                f"book: the sum of meter {meter} exceeds 10^{38 - SCALE} in booked minute {booked_minute}; "
                 "look for a producer that sends absurd quantities, and use a larger unit for the meter"
             )
             raise InvariantViolation(message)
