@@ -49,7 +49,10 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def clickhouse_url() -> Iterator[str]:
     """URL of the embedded ClickHouse of this session; tests use databases of their own."""
-    with tempfile.TemporaryDirectory(prefix="meterbridge-clickhouse-") as folder:
+    memory = Path("/dev/shm")  # noqa: S108 - the server syncs every insert; test data need no disk
+    with tempfile.TemporaryDirectory(
+        prefix="meterbridge-clickhouse-", dir=memory if memory.is_dir() else None
+    ) as folder:
         server = ClickHouseProcess(Path(folder) / "clickhouse")
         server.start()
         try:

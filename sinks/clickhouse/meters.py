@@ -1,5 +1,6 @@
 """Tells ClickHouse how the facts of each meter merge, for the roll-up views."""
 
+import polars as pl
 import pyarrow as pa
 
 from config.revision import Revision
@@ -9,15 +10,18 @@ from sinks.clickhouse.client import connect
 
 def meter_rows(revision: Revision) -> pa.Table:
     """Return one row per meter of a revision; the newest revision's row wins."""
-    meters = list(revision.meters.values())
-    return pa.table(
+    frame = pl.DataFrame(
         {
-            "meter": pa.array([meter.id for meter in meters], pa.string()),
-            "aggregation": pa.array([meter.aggregation for meter in meters], pa.string()),
-            "config_version": pa.array([revision.version] * len(meters), pa.string()),
-            "known_from": pa.array([revision.known_from_ms] * len(meters), pa.timestamp("ms", "UTC")),
-        }
+            "meter": [meter.id for meter in revision.meters.values()],
+            "aggregation": [meter.aggregation for meter in revision.meters.values()],
+        },
+        schema={"meter": pl.String, "aggregation": pl.String},
     )
+    rows: pa.Table = frame.with_columns(
+        config_version=pl.lit(revision.version),
+        known_from=pl.lit(revision.known_from_ms).cast(pl.Datetime("ms", "UTC")),
+    ).to_arrow()
+    return rows
 
 
 def record_meters(settings: ClickHouseSettings, revision: Revision) -> None:

@@ -5,15 +5,20 @@ Unit of parallelism: one poster. If it dies here, it writes the rows again at it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
-import pyarrow as pa
+import polars as pl
 
 from sinks.clickhouse.client import Client
 
-_TIME: Final = pa.timestamp("ms", "UTC")
+_SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    **dict.fromkeys(("key", "posting_key", "state", "reason", "erp_reference"), pl.String),
+    "changed_at": pl.Datetime("ms", "UTC"),
+    "posted_at": pl.Datetime("ms", "UTC"),
+    "version": pl.UInt64,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +39,5 @@ def write_posting_states(client: Client, states: Sequence[PostingState]) -> None
     """Write the states of documents. Raises RetryableError or FatalError as the client does."""
     if not states:
         return
-    rows = pa.table(
-        {
-            "key": pa.array([state.key for state in states], pa.string()),
-            "posting_key": pa.array([state.posting_key for state in states], pa.string()),
-            "state": pa.array([state.state for state in states], pa.string()),
-            "reason": pa.array([state.reason for state in states], pa.string()),
-            "erp_reference": pa.array([state.erp_reference for state in states], pa.string()),
-            "changed_at": pa.array([state.changed_at for state in states], _TIME),
-            "posted_at": pa.array([state.posted_at for state in states], _TIME),
-            "version": pa.array([state.version for state in states], pa.uint64()),
-        }
-    )
-    client.insert_arrow("posting_states", rows, {"async_insert": 0})
+    frame = pl.DataFrame([asdict(state) for state in states], schema=_SCHEMA)
+    client.insert_arrow("posting_states", frame.to_arrow(), {"async_insert": 0})

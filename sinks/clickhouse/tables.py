@@ -17,7 +17,6 @@ from core.errors import InvariantViolation
 
 _SECONDS_PER_MINUTE: Final = 60
 _SECONDS_PER_HOUR: Final = 3600
-_AMOUNT: Final = pa.decimal128(38, 12)
 
 
 class StoredDocument(Protocol):
@@ -138,8 +137,11 @@ def dimensions_map(texts: Any) -> Any:
         values.extend(parsed.values())
         offsets.append(len(keys))
     maps: Any = pa.MapArray  # the stubs know 64-bit offsets only
+    # Through polars, because building Arrow arrays from Python lists imports pandas, which takes seconds.
     distinct = maps.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(keys, pa.string()), pa.array(values, pa.string())
+        pl.Series(offsets, dtype=pl.Int32).to_arrow(),
+        pl.Series(keys, dtype=pl.String).to_arrow(),
+        pl.Series(values, dtype=pl.String).to_arrow(),
     )
     return distinct.take(encoded.indices)
 
@@ -233,19 +235,21 @@ def _document_row(document: StoredDocument) -> dict[str, Any]:
     }
 
 
-_DOCUMENT_COLUMNS: Final[dict[str, pa.DataType]] = {
-    **dict.fromkeys(("key", "digest", "entity", "customer", "contract", "currency"), pa.string()),
-    "booked_hour": pa.uint32(),
-    "accounting_period": pa.string(),
-    "kind": pa.string(),
-    "total": _AMOUNT,
-    "lines": pa.string(),
-    "status": pa.string(),
+_DOCUMENT_SCHEMA: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    **dict.fromkeys(("key", "digest", "entity", "customer", "contract", "currency"), pl.String),
+    "booked_hour": pl.UInt32,
+    "accounting_period": pl.String,
+    "kind": pl.String,
+    "total": pl.Decimal(38, 12),
+    "lines": pl.String,
+    "status": pl.String,
 }
 
 
 def _documents(items: Sequence[Item], _streams: Sequence[str]) -> pa.Table:
-    return pa.Table.from_pylist([_document_row(document) for document in items], schema=pa.schema(_DOCUMENT_COLUMNS))
+    frame = pl.DataFrame([_document_row(document) for document in items], schema=_DOCUMENT_SCHEMA)
+    rows: pa.Table = frame.to_arrow()
+    return rows
 
 
 _POSITION: Final = ("entry_ms", "stream", "entry_seq", "entry_index")
