@@ -20,6 +20,7 @@ HISTORY = history()
 MINUTE = BORDER_MINUTE + 10
 START_MS = MINUTE * 60_000
 SEAL_MS = START_MS + 120_000
+USERS_ONLY = ("calls", "tokens", "peak", "floor", "level")
 
 
 def one(offset_ms: int = 0, **changes: Any) -> Event:
@@ -158,14 +159,14 @@ def test_open_facts_leave_once_an_epoch_while_minutes_seal() -> None:
 
 def test_unique_values_are_provisional_while_open() -> None:
     logic = book()
-    only_users = {"excluded": ("calls", "tokens", "peak", "floor", "level")}
     events = [
-        one(number, user=f"u{number % 3}", position=(START_MS, 0, number, 0), **only_users) for number in range(9)
+        one(number, user=f"u{number % 3}", position=(START_MS, 0, number, 0), excluded=USERS_ONLY)
+        for number in range(9)
     ]
     out = logic.process([partials(*events), Marker("s", START_MS + 1)])
     assert facts(out, sealed=0) == [(MINUTE, 3, 9, 9)]
     logic.process([Marker("s", SEAL_MS)])
-    again = [one(120_000 + number, user=f"u{number}", **only_users) for number in range(4)]
+    again = [one(120_000 + number, user=f"u{number}", excluded=USERS_ONLY) for number in range(4)]
     out = logic.process([partials(*again), Marker("s", SEAL_MS + 100)])
     assert facts(out, sealed=0) == [(MINUTE + 2, 1, 4, 4)]
     assert facts(logic.process([Marker("s", SEAL_MS + 120_000)]), sealed=1) == [(MINUTE + 2, 1, 4, 4)]
@@ -216,19 +217,23 @@ def test_commit_is_told_once_by_the_first_call_after_a_snapshot() -> None:
 
 
 def test_real_log_resumes_with_the_state(tmp_path: Path) -> None:
-    only_users = {"excluded": ("calls", "tokens", "peak", "floor", "level")}
     log = IdLog.open(tmp_path, None)
     logic = BookLogic("me", ("s",), HISTORY, log, None)
-    logic.process([partials(one(user="u1", **only_users)), Marker("s", SEAL_MS)])
+    logic.process([partials(one(user="u1", excluded=USERS_ONLY)), Marker("s", SEAL_MS)])
     state = logic.snapshot()
-    lost = [partials(one(120_000, user="u2", **only_users)), Marker("s", SEAL_MS + 120_000)]
+    lost: list[Partials | Marker] = [
+        partials(one(120_000, user="u2", excluded=USERS_ONLY)),
+        Marker("s", SEAL_MS + 120_000),
+    ]
     assert facts(logic.process(lost), sealed=1) == [(MINUTE + 2, 1, 1, 1)]
     log.close()
 
     log = IdLog.open(tmp_path, state["unique"])
     logic = BookLogic("me", ("s",), HISTORY, log, state)
     assert facts(logic.process(lost), sealed=1) == [(MINUTE + 2, 1, 1, 1)]
-    both = [partials(one(300_000, user="u1", **only_users), one(300_001, user="u2", **only_users))]
+    both: list[Partials | Marker] = [
+        partials(one(300_000, user="u1", excluded=USERS_ONLY), one(300_001, user="u2", excluded=USERS_ONLY))
+    ]
     assert facts(logic.process([*both, Marker("s", SEAL_MS + 600_000)]), sealed=1) == [(MINUTE + 5, 0, 2, 2)]
     log.close()
 
