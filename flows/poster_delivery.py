@@ -13,7 +13,7 @@ from core import metrics
 from core.clock import Clock
 from core.errors import MeterbridgeError
 from flows.poster_outcomes import after_lookup, after_submit, name_of, says_nothing
-from flows.poster_pace import Breaker, TokenBucket
+from flows.poster_pace import Breaker, TokenBucket, backoff_s
 from sinks.erp.port import ErpPort, Outcome, Posting, Rejected, Throttled, Unknown
 from sinks.ledger import grouping, leases, postings
 from sinks.ledger.leases import Lease
@@ -114,9 +114,9 @@ class Delivery:
         if not rows:
             return 0
         outcomes = self.adapter.poll([row.job for row in rows])
-        now = self.clock.now()
+        now, wait_s = self.clock.now(), self._backoff_s(rows)
         pairs = zip(rows, outcomes, strict=True)
-        changes = [replace(after_submit(row, outcome, now, self.chance), outcome="") for row, outcome in pairs]
+        changes = [replace(after_submit(row, outcome, now, wait_s), outcome="") for row, outcome in pairs]
         self._apply(postings.ACCEPTED, changes)
         return sum(change.state != postings.ACCEPTED for change in changes)
 
@@ -165,13 +165,17 @@ class Delivery:
             leases.renew(self.engine, self.lease, self.clock.now())
             middle = len(rows) // 2
             return self._send(rows[:middle], f"{attempt_id}a") + self._send(rows[middle:], f"{attempt_id}b")
-        now = self.clock.now()
-        changes = [after_submit(row, outcome, now, self.chance) for row, outcome in zip(rows, outcomes, strict=True)]
+        now, wait_s = self.clock.now(), self._backoff_s(rows)
+        changes = [after_submit(row, outcome, now, wait_s) for row, outcome in zip(rows, outcomes, strict=True)]
         for outcome in outcomes:
             metrics.POST_ATTEMPTS.labels(adapter=self.adapter.name, outcome=name_of(outcome)).inc()
         self._apply(postings.SUBMITTED, changes)
         self._pace(outcomes)
         return sum(not says_nothing(outcome) for outcome in outcomes)
+
+    def _backoff_s(self, rows: Sequence[Stored]) -> float:
+        """Return one wait for the whole batch, so that it stays one batch."""
+        return backoff_s(1 + max(row.attempts for row in rows), self.chance)
 
     def _call(self, batch: Sequence[Posting], attempt_id: str) -> list[Outcome]:
         """Submit; whatever goes wrong inside the adapter leaves the outcome unknown, never good."""

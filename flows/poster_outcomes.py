@@ -40,10 +40,10 @@ def says_nothing(outcome: Outcome) -> bool:
     return isinstance(outcome, NotSent | Throttled | Unknown)
 
 
-def after_submit(row: Stored, outcome: Outcome, now: datetime, chance: random.Random) -> Change:
-    """Return the next state of a SUBMITTED (or ACCEPTED) posting."""
+def after_submit(row: Stored, outcome: Outcome, now: datetime, wait_s: float) -> Change:
+    """Return the next state of a SUBMITTED (or ACCEPTED) posting; `wait_s` is the backoff of its whole batch."""
     name = name_of(outcome)
-    wait_ms = _later_ms(now, backoff_s(row.attempts + 1, chance))
+    wait_ms = _later_ms(now, wait_s)
     if isinstance(outcome, Posted) and not outcome.number:
         outcome = Unknown("the ERP answered success without a number of its own")
     match outcome:

@@ -46,19 +46,23 @@ def stage(connection: Connection, documents: Sequence["Document"], sequence: int
     refused: list[Refused] = []
     known = _digests(connection, [document.key for document in documents])
     for document in documents:
-        digest = known.get(document.key)
+        digest, came = known.get(document.key), document.digest
         if digest is None:
-            known[document.key] = document.digest
+            known[document.key] = came
             fresh[document.key] = document
-        elif digest != document.digest:
-            detail = f"stored with digest {digest}, came again with digest {document.digest}"
+        elif digest != came:
+            detail = f"stored with digest {digest}, came again with digest {came}"
             refused.append(Refused(document.key, "digest_conflict", detail))
-    rows = [_row(document, sequence) for document in fresh.values()]
+    rows, lines = [], []
+    for document in fresh.values():
+        text = _text(document)
+        plain = orjson.loads(text)
+        rows.append(_row(document, known[document.key], text, plain, sequence))
+        lines.extend(_line_rows(document.key, plain["lines"]))
     refused.extend(_late(connection, rows))
     if refused or not rows:
         return refused
     connection.execute(insert(_TABLE), rows)
-    lines = [line for document in fresh.values() for line in _line_rows(document)]
     if lines:
         connection.execute(insert(tables.document_lines), lines)
     return []
@@ -94,23 +98,22 @@ def _late(connection: Connection, rows: list[dict[str, Any]]) -> list[Refused]:
     ]
 
 
-def _row(document: "Document", sequence: int) -> dict[str, Any]:
-    header = orjson.loads(document.to_json())
+def _row(document: "Document", digest: str, text: str, plain: dict[str, Any], sequence: int) -> dict[str, Any]:
     with exact():
-        debit = sum((Decimal(line["amount"]) for line in header["lines"] if line["side"] == "debit"), Decimal(0))
+        debit = sum((Decimal(line["amount"]) for line in plain["lines"] if line["side"] == "debit"), Decimal(0))
     return {
         "key": document.key,
-        "digest": document.digest,
+        "digest": digest,
         "entity": document.entity,
         "customer": document.customer,
         "contract": document.contract,
         "currency": document.currency,
         "booked_hour": document.booked_hour,
         "accounting_period": document.accounting_period,
-        "posting_date": header.get("posting_date") or "",
+        "posting_date": plain.get("posting_date") or "",
         "kind": document.kind,
         "debit_total": debit,
-        "json": _text(document),
+        "json": text,
         "state": STAGED,
         "staged_sequence": sequence,
     }
@@ -121,10 +124,10 @@ def _text(document: "Document") -> str:
     return encoded.decode() if isinstance(encoded, bytes) else encoded
 
 
-def _line_rows(document: "Document") -> Iterable[dict[str, Any]]:
-    for number, line in enumerate(orjson.loads(document.to_json())["lines"]):
+def _line_rows(key: str, lines: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(lines):
         yield {
-            "document_key": document.key,
+            "document_key": key,
             "line": number,
             "kind": line["kind"],
             "account_role": line["account_role"],

@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from config.settings import LedgerSettings, Settings
 from core.errors import InvariantViolation, StopRequested
+from operators.document import Document
+from operators.document_lines import DocumentLine
 from operators.items import Marker
 from sinks import ledger
-from sinks.ledger import documents, exceptions, progress
+from sinks.ledger import documents, exceptions, progress, tables
 from sinks.ledger.database import read
 from sinks.outbox import OutboxPartition, OutboxSink, high_water_ms, promote_all
 from tests.sinks.ledger.samples import SampleDocument, key
@@ -213,3 +217,69 @@ def test_any_crashes_end_with_every_document_once(
     assert documents.digests_before(outbox.engine, 10**9) == wanted
     assert progress.watermark_ms(outbox.engine) == len(epochs) * 1000
     outbox.engine.dispose()
+
+
+def test_a_real_document_comes_back_equal(outbox: Outbox) -> None:
+    line = DocumentLine(
+        kind="usage",
+        account_role="unbilled_receivable",
+        side="debit",
+        amount=Decimal("0.10"),
+        amount_exact=Decimal("0.099999999999"),
+        swapped=False,
+        cumulative_before=Decimal(0),
+        cumulative_after=Decimal("0.099999999999"),
+        rounded_before=Decimal("0.00"),
+        rounded_after=Decimal("0.10"),
+        quantity=Decimal(3),
+        unit="token",
+        events=3,
+        customer="acme",
+        contract="acme-2025",
+        plan="payg",
+        plan_version=1,
+        charge="input",
+        price_row="",
+        meter="input_tokens",
+        period_start="2025-11-01T00:00:00Z",
+        service_from="2025-11-24T16:00:00Z",
+        service_to="2025-11-24T17:00:00Z",
+        original_period="2025-11",
+        dimensions={"model": "gpt-4"},
+        tax_category="saas",
+    )
+    document = Document(
+        key=key(1),
+        kind="accrual",
+        status="TO_POST",
+        entity="US01",
+        customer="acme",
+        contract="acme-2025",
+        currency="USD",
+        booked_hour=490_000,
+        accounting_period="2025-11",
+        original_period="2025-11",
+        posting_date="2025-11-24",
+        reason_code="",
+        revision=1,
+        supersedes="",
+        reverses="",
+        approval="",
+        config_version="c0ffee",
+        source_digest="0" * 64,
+        events=3,
+        total=Decimal("0.10"),
+        debit_total=Decimal("0.10"),
+        credit_total=Decimal("0.10"),
+        trace_url="/documents/X",
+        lines=(line, replace(line, account_role="usage_revenue", side="credit")),
+    )
+    part = outbox.build()
+    part.write_batch([document, *both(1000)])
+    part.snapshot()
+    promote_all(outbox.engine)
+    assert documents.digests_before(outbox.engine, 490_001) == {key(1): document.digest}
+    with read(outbox.engine) as connection:
+        row = connection.execute(select(tables.documents)).one()
+    assert Document.from_json(row.json) == document
+    assert (row.posting_date, row.debit_total, row.state) == ("2025-11-24", Decimal("0.10"), "PENDING")

@@ -95,4 +95,4 @@ def empty(engine: Engine) -> None:
     ]  # fmt: skip
     with engine.begin() as connection:
         for name in names:
-            connection.execute(text(f"DELETE FROM {name}"))  # noqa: S608
+            connection.execute(text(f"DELETE FROM {name}"))

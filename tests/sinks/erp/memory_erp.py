@@ -1,0 +1,128 @@
+"""An ERP in memory that enforces unique keys, and misbehaves where a script says so."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from core.errors import Unreachable
+from sinks.erp.port import (
+    Accepted,
+    Capabilities,
+    Conflict,
+    ErpEntry,
+    Idempotency,
+    Issue,
+    NotSent,
+    Outcome,
+    Posted,
+    Posting,
+    Rejected,
+    Throttled,
+    Unknown,
+    Window,
+)
+
+UNIQUE = Capabilities(idempotency=Idempotency.UNIQUE_KEY, postings_max=50)
+
+
+class Died(BaseException):
+    """The poster's process died in this call."""
+
+
+Fault = str
+"""`ok`, `lost` (booked, answer lost), `dropped` (request lost), `not_sent`, `throttled`, `died_before`, `died_after`,
+`late` (booked when `settle` is called), `raises`, `job`, `unreachable` (for lookups)."""
+
+
+@dataclass
+class MemoryErp:
+    """Books by key; every call takes the next fault of the script, then `ok`."""
+
+    capabilities: Capabilities = UNIQUE
+    name: str = "memory"
+    script: list[Fault] = field(default_factory=list)
+    lookup_script: list[Fault] = field(default_factory=list)
+    bad_keys: dict[str, str] = field(default_factory=dict)
+    retry_after_s: float | None = None
+    before: Callable[[], None] = lambda: None
+    entries: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    batches: list[list[str]] = field(default_factory=list)
+    lookups: int = 0
+    late: list[Posting] = field(default_factory=list)
+    jobs: dict[str, Posting] = field(default_factory=dict)
+
+    def preflight(self, postings: Sequence[Posting]) -> list[Issue]:
+        return []
+
+    def _book(self, posting: Posting) -> Outcome:
+        if reason := self.bad_keys.get(posting.key):
+            return Rejected(reason, f"{reason} in the ERP", raw="<raw>")
+        known = self.entries.get(posting.key)
+        if known and self.capabilities.idempotency is not Idempotency.SEARCH_ONLY:
+            number, digest = known[0]
+            return Posted(number, replayed=True) if digest == posting.digest else Conflict(number, digest)
+        number = f"E-{sum(len(one) for one in self.entries.values()) + 1}"
+        self.entries.setdefault(posting.key, []).append((number, posting.digest))
+        return Posted(number)
+
+    def _book_all(self, batch: Sequence[Posting]) -> list[Outcome]:
+        bad = next((self.bad_keys[one.key] for one in batch if one.key in self.bad_keys), None)
+        if self.capabilities.atomic_batch and bad is not None:
+            return [Rejected(bad, "one of the batch is bad") for _ in batch]
+        return [self._book(one) for one in batch]
+
+    def submit(self, postings: Sequence[Posting], attempt_id: str) -> list[Outcome]:
+        self.before()
+        self.batches.append([one.key for one in postings])
+        fault = self.script.pop(0) if self.script else "ok"
+        unclear: list[Outcome] = [Unknown(fault) for _ in postings]
+        match fault:
+            case "ok":
+                return self._book_all(postings)
+            case "lost":
+                self._book_all(postings)
+                return unclear
+            case "dropped":
+                return unclear
+            case "late":
+                self.late.extend(postings)
+                return unclear
+            case "not_sent":
+                return [NotSent("connection refused") for _ in postings]
+            case "throttled":
+                return [Throttled(self.retry_after_s) for _ in postings]
+            case "raises":
+                self._book_all(postings)
+                message = "a bug in the adapter"
+                raise ValueError(message)
+            case "job":
+                self.jobs.update({f"job-{one.key}": one for one in postings})
+                return [Accepted(f"job-{one.key}") for one in postings]
+            case "died_after":
+                self._book_all(postings)
+                raise Died
+            case _:
+                raise Died
+
+    def settle(self) -> None:
+        """Let requests whose answer was lost take effect now."""
+        for one in self.late:
+            self._book(one)
+        self.late.clear()
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, list[ErpEntry]]:
+        self.lookups += 1
+        if self.lookup_script and self.lookup_script.pop(0) == "unreachable":
+            message = "the ERP is down"
+            raise Unreachable(message)
+        return {key: [ErpEntry(key, *entry) for entry in self.entries.get(key, [])] for key in keys}
+
+    def poll(self, jobs: Sequence[str]) -> list[Outcome]:
+        return [self._book(self.jobs[job]) for job in jobs]
+
+    def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
+        return self._book(replace(posting, reverses=entry.key))
+
+    def read_back(self, window: Window) -> Iterator[ErpEntry]:
+        for key, found in self.entries.items():
+            for number, digest in found:
+                yield ErpEntry(key, number, digest)
