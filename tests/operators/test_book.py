@@ -75,7 +75,7 @@ def _stream(random: Random, sender: str, mine: list[Event], marks: list[int], re
     for mark_ms in marks:
         due = [event for event in rest if event.position[0] < mark_ms]
         # A marker may come late, never early: more than it speaks for may be in front of it.
-        upto = len(due) + random.randint(0, 2)
+        upto = len(due) + random.choice([0, 0, 1, 2, 8])
         out.extend(_partials(random, rest[:upto], revisions))
         rest = rest[upto:]
         out.append(Marker(sender, mark_ms))

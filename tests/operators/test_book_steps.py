@@ -268,9 +268,30 @@ def test_series_over_the_limit_are_folded_while_open() -> None:
 
 
 def test_nothing_is_folded_before_the_watermark_decides() -> None:
+    """A series over the limit may still turn out to have begun earlier, on another shard."""
     logic = book("a", "b", series_max=(1, 1))
-    logic.process([partials(one(50, model="second")), Marker("a", START_MS + 60), Marker("b", START_MS)])
-    logic.process([partials(one(40, model="first")), Marker("b", START_MS + 60)])
+    early = [one(50, model="second"), one(55, model="first")]
+    logic.process([partials(*early), Marker("a", START_MS + 60), Marker("b", START_MS)])
+    logic.process([partials(one(40, model="first", value=Decimal(10))), Marker("b", START_MS + 60)])
     out = logic.process([Marker("a", SEAL_MS), Marker("b", SEAL_MS)])
     sealed = next(item.frame for item in out if isinstance(item, Facts))
-    assert sorted(sealed.get_column("dimensions").to_list()) == [OVERFLOW, '{"model":"first"}']
+    assert sorted(sealed.select("dimensions", "value").rows()) == [(OVERFLOW, 1), ('{"model":"first"}', 11)]
+
+
+def test_first_position_of_a_series_counts_over_all_its_usage_minutes() -> None:
+    """Late events: 20 series, each with several usage minutes; those that began first stay."""
+    logic = book(series_max=(5, 5))
+    events = [
+        one(
+            number,
+            position=(START_MS + 10_000 + number, 0, 0, 0),
+            time_us=(START_MS - (1 + 7 * number % 5) * 600_000) * 1000,
+            model=f"m{(number * 7) % 20}",
+        )
+        for number in range(100)
+    ]
+    out = logic.process([*(partials(event) for event in reversed(events)), Marker("s", SEAL_MS)])
+    sealed = next(item.frame for item in out if isinstance(item, Facts))
+    kept = set(sealed.get_column("dimensions").to_list()) - {OVERFLOW}
+    assert kept == {f'{{"model":"m{(number * 7) % 20}"}}' for number in range(5)}
+    assert sealed.get_column("events").sum() == 100
