@@ -5,16 +5,15 @@ document key and version, so that telling it twice is harmless.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Protocol
 
-import pyarrow as pa
 import structlog
 from sqlalchemy import Engine, bindparam, func, select, update
 
 from config.settings import ClickHouseSettings
 from core.clock import Clock
+from sinks.clickhouse.client import connect
+from sinks.clickhouse.posting_states import PostingState, write_posting_states
 from sinks.ledger import documents, postings, tables
 from sinks.ledger.database import read, write
 from sinks.ledger.times import to_datetime
@@ -24,36 +23,6 @@ log = structlog.get_logger()
 POSTINGS_PER_RUN_MAX: Final = 200
 ROWS_PER_INSERT_MAX: Final = 20_000
 RETRY_S: Final = 10.0
-TABLE: Final = "posting_states"
-
-
-@dataclass(frozen=True, slots=True)
-class PostingState:
-    """One row of `posting_states`, by document key."""
-
-    key: str
-    posting_key: str
-    state: str
-    reason: str
-    erp_reference: str
-    changed_at: datetime
-    posted_at: datetime | None
-    version: int
-
-
-_TIME: Final = pa.timestamp("ms", tz="UTC")
-ARROW_SCHEMA: Final[pa.Schema] = pa.schema(
-    [
-        ("key", pa.string()),
-        ("posting_key", pa.string()),
-        ("state", pa.string()),
-        ("reason", pa.string()),
-        ("erp_reference", pa.string()),
-        ("changed_at", _TIME),
-        ("posted_at", _TIME),
-        ("version", pa.uint64()),
-    ]
-)
 
 
 class PostingStateWriter(Protocol):
@@ -72,12 +41,8 @@ class ClickHouseStateWriter:
 
     def write(self, rows: Sequence[PostingState]) -> None:
         """Insert the rows."""
-        from sinks.clickhouse.client import connect  # noqa: PLC0415 - only where ClickHouse is used
-
-        columns = [[getattr(row, name) for row in rows] for name in ARROW_SCHEMA.names]
-        arrays = [pa.array(values, kind.type) for values, kind in zip(columns, ARROW_SCHEMA, strict=True)]
         with connect(self._settings) as client:
-            client.insert_arrow(TABLE, pa.Table.from_arrays(arrays, schema=ARROW_SCHEMA))
+            write_posting_states(client, rows)
 
 
 class StateFeed:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -23,10 +23,8 @@ from core import metrics
 from core.errors import InvariantViolation, StopRequested
 from operators.items import Marker
 from sinks.ledger import database, documents, exceptions, progress
+from sinks.ledger.documents import LedgerDocument
 from sinks.ledger.progress import Progress
-
-if TYPE_CHECKING:
-    from operators.document import Document
 
 log = structlog.get_logger()
 
@@ -80,7 +78,7 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         state = resume_state or {"sequence": 0, "watermarks": {}}
         self._sequence: int = state["sequence"]
         self._watermarks: dict[str, int] = {sender: state["watermarks"].get(sender, 0) for sender in senders}
-        self._buffer: list[Document] = []
+        self._buffer: list[LedgerDocument] = []
         self._dirty = False
         self._unpromoted = False
         self._retrying(self._resume)
@@ -94,7 +92,7 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         if gone:
             log.info("Documents of an epoch that did not end are taken back; they will be made again.", documents=gone)
 
-    def write_batch(self, items: "list[Document | Marker]") -> None:
+    def write_batch(self, items: list[LedgerDocument | Marker]) -> None:
         """Take documents and watermarks; promote what an earlier epoch staged, which is durable now."""
         if self._unpromoted:
             sequence = self._sequence

@@ -7,7 +7,7 @@ posting's state tells the rest) and NOT_POSTED_ZERO (all amounts zero: kept so t
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 from sqlalchemy import Connection, Engine, Text, delete, func, insert, select, type_coerce, update
@@ -16,9 +16,6 @@ from sinks.ledger import tables
 from sinks.ledger.amounts import exact
 from sinks.ledger.database import read
 
-if TYPE_CHECKING:
-    from operators.document import Document
-
 STAGED: Final = "STAGED"
 PENDING: Final = "PENDING"
 IN_POSTING: Final = "IN_POSTING"
@@ -26,6 +23,30 @@ NOT_POSTED_ZERO: Final = "NOT_POSTED_ZERO"
 
 _TABLE = tables.documents
 _KEYS_PER_QUERY: Final = 500
+
+
+class LedgerDocument(Protocol):
+    """What the ledger needs of a document (`operators.document.Document` is one)."""
+
+    @property
+    def key(self) -> str: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+    @property
+    def entity(self) -> str: ...  # noqa: D102
+    @property
+    def customer(self) -> str: ...  # noqa: D102
+    @property
+    def contract(self) -> str: ...  # noqa: D102
+    @property
+    def currency(self) -> str: ...  # noqa: D102
+    @property
+    def booked_hour(self) -> int: ...  # noqa: D102
+    @property
+    def accounting_period(self) -> str: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
+    def to_json(self) -> bytes | str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +58,12 @@ class Refused:
     detail: str
 
 
-def stage(connection: Connection, documents: Sequence["Document"], sequence: int) -> list[Refused]:
+def stage(connection: Connection, documents: Sequence[LedgerDocument], sequence: int) -> list[Refused]:
     """Insert documents as STAGED; those already there with the same digest are left as they are.
 
     If any is refused nothing is inserted: the caller records the refusals and stops.
     """
-    fresh: dict[str, Document] = {}
+    fresh: dict[str, LedgerDocument] = {}
     refused: list[Refused] = []
     known = _digests(connection, [document.key for document in documents])
     for document in documents:
@@ -53,7 +74,8 @@ def stage(connection: Connection, documents: Sequence["Document"], sequence: int
         elif digest != came:
             detail = f"stored with digest {digest}, came again with digest {came}"
             refused.append(Refused(document.key, "digest_conflict", detail))
-    rows, lines = [], []
+    rows: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for document in fresh.values():
         text = _text(document)
         plain = orjson.loads(text)
@@ -98,7 +120,7 @@ def _late(connection: Connection, rows: list[dict[str, Any]]) -> list[Refused]:
     ]
 
 
-def _row(document: "Document", digest: str, text: str, plain: dict[str, Any], sequence: int) -> dict[str, Any]:
+def _row(document: LedgerDocument, digest: str, text: str, plain: dict[str, Any], sequence: int) -> dict[str, Any]:
     with exact():
         debit = sum((Decimal(line["amount"]) for line in plain["lines"] if line["side"] == "debit"), Decimal(0))
     return {
@@ -119,8 +141,8 @@ def _row(document: "Document", digest: str, text: str, plain: dict[str, Any], se
     }
 
 
-def _text(document: "Document") -> str:
-    encoded: str | bytes = document.to_json()
+def _text(document: LedgerDocument) -> str:
+    encoded = document.to_json()
     return encoded.decode() if isinstance(encoded, bytes) else encoded
 
 
