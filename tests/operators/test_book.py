@@ -117,7 +117,7 @@ def run(random: Random, items: list[Item], revisions: History) -> Collected:
     return got
 
 
-SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @SETTINGS
