@@ -12,7 +12,7 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from config.settings import Settings
 from core.clock import Clock, SystemClock
-from core.errors import StopRequested, Unreachable
+from core.errors import InvalidRequest, StopRequested, Unreachable
 from core.metrics import BATCH_EVENTS, EPOCH_STARTED, WAITING_SINCE, WATERMARK
 from operators.items import Marker, RawBatch
 from sources.merged_reader import MergedReader
@@ -186,6 +186,8 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
     `drain` ends at the last ids seen at the start. `read_only` never writes and ends at `end_ids` or before
     `end_watermark_ms`, which is its last marker. `high_water_ms`: books exist up to there.
     `accept_gap` records lost entries and goes on.
+
+    :raises InvalidRequest: there are more readers than streams, or a read-only source has no end.
     """
 
     def __init__(
@@ -202,6 +204,13 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
         accept_gap: bool = False,
         clock: Clock | None = None,
     ) -> None:
+        readers, streams = settings.flow.readers, settings.redis.streams
+        if readers > len(streams):
+            message = (
+                f"{readers} readers share {len(streams)} streams, so some would read nothing and hold back the "
+                "watermark for ever: lower METERBRIDGE_FLOW__READERS, or add streams to METERBRIDGE_REDIS__STREAMS"
+            )
+            raise InvalidRequest(message)
         self._settings, self._stop, self._grace_s = settings, stop, grace_s
         self._clock = clock or SystemClock()
         events_max = settings.flow.item_events_max

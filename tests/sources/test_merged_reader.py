@@ -380,6 +380,57 @@ def test_a_stream_far_ahead_waits_for_the_others(redis_url: str, client: redis.R
     assert out == added
 
 
+def test_an_epoch_takes_no_more_than_its_bytes(redis_url: str, client: redis.Redis) -> None:
+    for at in range(40):
+        add(client, 0, NOW_MS, at, event=b"x" * 100_000)
+    flow = {"epoch_bytes_max": 1 << 20, "item_events_max": 5, "item_ms_max": 1}
+    settings = settings_of(redis_url, streams=STREAMS[:1], read_entries=5, flow=flow)
+    partition = partition_of(settings)
+    items: list[Any] = []
+    for _ in range(20):
+        items += partition.next_batch()
+    assert 10 <= len(payloads(items)) <= 16
+    awake = partition.next_awake()
+    assert awake is not None, "it must not spin while it waits for the epoch's end"
+    partition.snapshot()
+    more: list[Any] = []
+    for _ in range(20):
+        more += partition.next_batch()
+    assert 10 <= len(payloads(more)) <= 16
+    check_markers(items + more)
+
+
+def test_an_overdue_epoch_gets_its_work_in_one_call(redis_url: str, client: redis.Redis) -> None:
+    for at in range(3_000):
+        add(client, 0, NOW_MS, at)
+    settings = settings_of(redis_url, streams=STREAMS[:1], read_entries=1, flow={"item_ms_max": 1, "epoch_s": 2.0})
+    counts = []
+    for drained_s in (0.0, 1.0):
+        partition = partition_of(settings)
+        partition.snapshot()
+        time.sleep(drained_s)  # the engine waits for the old epoch's end meanwhile
+        began_s = time.monotonic()
+        counts.append(len(payloads(partition.next_batch())))
+        assert time.monotonic() - began_s < 2.5
+    assert counts[1] > 2 * counts[0]
+
+
+def test_a_stream_never_read_may_vanish_and_is_made_again(redis_url: str, client: redis.Redis) -> None:
+    partition = partition_of(settings_of(redis_url))
+    poll(partition, lambda items: bool(markers(items)) and markers(items)[-1] > NOW_MS)
+    client.delete("usage:2")
+    items = poll(partition, lambda _: bool(client.exists("usage:2")))
+    client.xadd("usage:2", {"event": b"x"})
+    items += poll(partition, lambda more: payloads(more) == [b"x"])
+    check_markers(items)
+
+
+def test_a_key_that_is_no_stream_is_named(redis_url: str, client: redis.Redis) -> None:
+    client.set("usage:1", b"x")
+    with pytest.raises(InvalidRequest, match="usage:1 is not a stream"):
+        drain(partition_of(settings_of(redis_url), drain=True))
+
+
 # --- read-only, permissions ------------------------------------------------------------------------------
 
 
@@ -465,7 +516,7 @@ def test_reading_goes_on_after_the_server_was_killed(tmp_path_factory: pytest.Te
         awake = partition.next_awake()
         assert awake is None or awake.timestamp() <= time.time() + 1.01
         time.sleep(max(0.0, awake.timestamp() - time.time()) if awake else 0.001)
-    assert slowest_s < 0.5
+    assert slowest_s < 2
     assert calls < 60, "it must not spin while the server is away"
     assert len(markers(partition.next_batch())) == 0
     partition.snapshot()

