@@ -1,6 +1,7 @@
 """The connection to ClickHouse: clickhouse-connect over HTTP, with our errors and aware UTC times."""
 
 import ipaddress
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from core.errors import FatalError
 from sinks.clickhouse.errors import classify
 
 _PORTS: Final = {"http": 8123, "https": 8443}
+
+# Every failed try would be logged with a trace by the driver; we raise or log it ourselves, once.
+logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
 
 
 def _is_loopback(host: str) -> bool:

@@ -65,7 +65,8 @@ _MESSAGE_CHARACTERS_MAX: Final = 600
 def describe(error: BaseException) -> str:
     """Return the error's text in one line, cut to a readable length."""
     cause = error.__cause__ or error.__context__
-    text = str(cause) if isinstance(error, OperationalError) and cause is not None else str(error)
+    root = getattr(cause, "reason", None) or cause  # urllib3 wraps the reason in a count of retries
+    text = str(root) if isinstance(error, OperationalError) and root is not None else str(error)
     line = " ".join(text.split())
     return line if len(line) <= _MESSAGE_CHARACTERS_MAX else line[:_MESSAGE_CHARACTERS_MAX] + " ..."
 

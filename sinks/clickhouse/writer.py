@@ -178,12 +178,14 @@ class TableWriter:
             if self._stop.is_set():
                 stop_seen_s = stop_seen_s or time.monotonic()
                 if self._waiting or time.monotonic() - stop_seen_s > STOP_S_MAX:
-                    message = (
-                        f"stopped while waiting for ClickHouse at {self._settings.url} to take {self._spec.name}; "
-                        "the epoch is replayed at the next start"
-                    )
-                    raise StopRequested(message)
+                    raise self._stopped()
             self._changed.wait(POLL_S)
+
+    def _stopped(self) -> StopRequested:
+        return StopRequested(
+            f"stopped while waiting for ClickHouse at {self._settings.url} to take {self._spec.name}; "
+            "the epoch is replayed at the next start"
+        )
 
     def _due(self) -> bool:
         return bool(self._queue) and (
@@ -253,7 +255,7 @@ class TableWriter:
                 self._set_waiting(waiting=True)
                 pause_s = backoff_s * (0.5 + random.random() / 2)  # noqa: S311  # spreads repeats, nothing stored
                 if self._stop.wait(pause_s) or self._closed:
-                    raise StopRequested(str(error)) from error
+                    raise self._stopped() from error
                 backoff_s = min(backoff_s * 2, BACKOFF_S_MAX)
                 continue
             if self._waiting:
