@@ -4,16 +4,23 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.context import context
 from cli.output import emit
 
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
 
 def post(
     once: Annotated[bool, typer.Option("--once", help="Deliver what is ready and end.")] = False,
+    release: Annotated[
+        str, typer.Option(help="First release this held posting (its key): it is sent again as it is. Needs --reason.")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
 ) -> None:
     """Deliver financial documents to the ERP.
 
@@ -33,6 +40,8 @@ def post(
     writer = ClickHouseStateWriter(settings.clickhouse)
     poster = Poster(settings, engine, Adapters(settings), SystemClock(), writer, stop=stop)
     try:
+        if release:
+            _release(engine, release, reason)
         with _stopping(stop):
             if once:
                 summary = poster.run_once()
@@ -47,6 +56,20 @@ def post(
     emit(summary.to_plain(), summary.to_text())
     if once and not summary.succeeded:
         raise typer.Exit(1)
+
+
+def _release(engine: "Engine", key: str, reason: str) -> None:
+    """Release a held posting in the name of the person at the terminal."""
+    import getpass  # noqa: PLC0415
+
+    from core.clock import SystemClock  # noqa: PLC0415
+    from core.errors import InvalidRequest  # noqa: PLC0415
+    from sinks.ledger import postings  # noqa: PLC0415
+
+    if not reason.strip():
+        message = "--release needs --reason TEXT: say why, it goes into the audit log"
+        raise InvalidRequest(message)
+    postings.release(engine, key, actor=getpass.getuser(), reason=reason, now=SystemClock().now())
 
 
 @contextmanager

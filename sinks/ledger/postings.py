@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, union, update
 
-from core.errors import InvariantViolation
+from core.errors import InvalidRequest, InvariantViolation
 from sinks.erp.port import Posting
-from sinks.ledger import documents, exceptions, tables
+from sinks.ledger import audit, documents, exceptions, tables
 from sinks.ledger.database import read, write
 from sinks.ledger.leases import Lease, check
 from sinks.ledger.times import to_ms
@@ -289,3 +289,31 @@ def replace_content(engine: Engine, lease: Lease, posting: Posting, now: datetim
             )
         )
         exceptions.resolve(connection, "posting_held", posting.key, now)
+
+
+def release(engine: Engine, key: str, *, actor: str, reason: str, now: datetime) -> None:
+    """Make a HELD posting PENDING again with the same content, because a person says so.
+
+    :raises InvalidRequest: there is no HELD posting with that key.
+    """
+    change = (
+        update(_TABLE)
+        .where(_TABLE.c.key == key, _TABLE.c.state == HELD)
+        .values(
+            state=PENDING,
+            reason="",
+            detail="",
+            due_at_ms=0,
+            lookups=0,
+            changed_at_ms=to_ms(now),
+            version=_TABLE.c.version + 1,
+        )
+    )
+    with write(engine) as connection:
+        held = connection.execute(select(_TABLE.c.reason, _TABLE.c.detail).where(_TABLE.c.key == key)).first()
+        if held is None or not connection.execute(change).rowcount:
+            message = f"there is no held posting {key}: `meterbridge post --once --json` counts them by state"
+            raise InvalidRequest(message)
+        detail = f"was held: {held.reason}: {held.detail}"[:_DETAIL_CHARACTERS_MAX]
+        audit.record(connection, at=now, actor=actor, action="release", subject=key, reason=reason, detail=detail)
+        exceptions.resolve(connection, "posting_held", key, now)
