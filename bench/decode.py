@@ -127,7 +127,7 @@ def main() -> None:
     for name, batch in cases.items():
         took = best_us(lambda batch=batch: decoder.decode(batch), options.events, options.rounds)  # type: ignore[misc]
         print(f"{name:34s} {took:6.3f} us/event")
-    slow = Decoder(history, STREAMS, 4, fast_lines_min=1 << 30)
+    slow = Decoder(history, STREAMS, 4, path="slow")
     few = single_entries(clean[:2000])
     print(f"{'reference, line by line':34s} {best_us(lambda: slow.decode(few), 2000, 2):6.3f} us/event")
     if options.profile:

@@ -83,6 +83,7 @@ def decode_envelopes(lines: Lines, plan: RevisionPlan) -> Envelopes:
     good = _good_attributes(frame, may_hold_controls=any(sign in joined for sign in _CONTROL_SIGNS))
     good &= _in_time(event_us, lines.entry_ms[row], plan)
     data = [bytes(event.data) for event in events]
+    good &= pl.Series(data, dtype=pl.Binary).bin.starts_with(b"{").to_numpy()
     if not good.all():
         kept = np.flatnonzero(good)
         row, event_us, frame = row[kept], event_us[kept], frame[kept]
@@ -112,12 +113,24 @@ def _plausible(raw: list[bytes], joined: bytes, event_bytes_max: int) -> Mask:
     plausible &= characters[starts + lengths - 1] == ord("}")
     for index in np.flatnonzero(plausible & (lengths >= _SHALLOW_BYTES)).tolist():
         line = raw[index]
-        if line.count(b"{") + line.count(b"[") > NESTING_MAX:
+        if line.count(b"{") + line.count(b"[") > NESTING_MAX and _nesting(line) > NESTING_MAX:
             plausible[index] = False
     if not _is_utf8(joined):
         for index in np.flatnonzero(plausible).tolist():
             plausible[index] = _is_utf8(raw[index])
     return plausible
+
+
+_ALL_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+def _nesting(line: bytes) -> int:
+    """Return how deep a valid text is nested; for any other text the parser's word counts."""
+    # Valid JSON has backslashes only in strings; without the escapes every second piece is outside of strings.
+    pieces = line.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    brackets = b"".join(pieces[::2]).translate(_STEPS, _ALL_BUT_BRACKETS)
+    return int(np.cumsum(np.frombuffer(brackets, dtype=np.int8), dtype=np.int64).max(initial=0))
 
 
 def _is_utf8(text: bytes) -> bool:

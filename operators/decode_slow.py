@@ -138,9 +138,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _JSON: Final = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_refuse_constant)
-_STRING: Final = r'"[^"\\]*(?:\\.[^"\\]*)*"'
-_STRING_OR_SPACE: Final = re.compile(rf"({_STRING})|[ \t\r\n]+")
-_STRING_OR_BRACKET: Final = re.compile(rf"{_STRING}|[\[\]{{}}]")
+# A string, or what is left of the text if it does not end: so that looking for strings takes linear time always.
+_STRING: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+_STRINGS: Final = re.compile(_STRING, re.DOTALL)
+_STRING_OR_SPACE: Final = re.compile(rf"({_STRING})|[ \t\r\n]+", re.DOTALL)
+_STRING_OR_BRACKET: Final = re.compile(rf"{_STRING}|[\[\]{{}}]", re.DOTALL)
 
 
 def _object(raw: bytes) -> Members:
@@ -189,7 +191,7 @@ def _depth(text: str) -> int:
 
 
 def _has_lone_surrogate(text: str) -> bool:
-    for match in re.finditer(_STRING, text):
+    for match in _STRINGS.finditer(text):
         try:
             json.loads(match[0]).encode("utf-8")
         except UnicodeEncodeError:

@@ -8,7 +8,7 @@ import polars as pl
 
 from config.meters import Meter
 from config.revision import Configuration, History, Revision, Rules
-from operators.decode import Decoder
+from operators.decode import Decoder, Path
 from operators.items import EVENT, RawBatch
 
 STREAMS = ("usage:0", "usage:1", "usage:2", "usage:3")
@@ -73,16 +73,15 @@ def batch_of(payloads: list[bytes], kinds: list[int] | None = None, entry_ms: li
     )
 
 
-def lines_min(only_slow: bool) -> int:
-    """Return the `fast_lines_min` with which the decoder uses only the reference, or never for small batches."""
-    return 1 << 30 if only_slow else 0
+def path_of(only_slow: bool) -> Path:
+    return "slow" if only_slow else "fast"
 
 
 def decode_one_shard(
     batch: RawBatch, used: History | None = None, *, only_slow: bool = False
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return events and rejects of a batch with one revision, in position order."""
-    decoded = Decoder(used or history(), STREAMS, 1, fast_lines_min=lines_min(only_slow)).decode(batch)
+    decoded = Decoder(used or history(), STREAMS, 1, path=path_of(only_slow)).decode(batch)
     assert [shard for shard, _ in decoded] == [0]
     return decoded[0][1].events, decoded[0][1].rejects
 

@@ -20,7 +20,7 @@ from tests.operators.decode_cases import (
     batch_of,
     decode_one_shard,
     history,
-    lines_min,
+    path_of,
     text,
     verdict,
 )
@@ -189,7 +189,7 @@ def test_entries_beyond_the_limits_are_refused_whole(only_slow: bool) -> None:
 @BOTH
 def test_shards_hold_everything_once_in_position_order(only_slow: bool) -> None:
     lines = [text(id=str(number)) if number % 7 else b"{}" for number in range(200)]
-    decoded = Decoder(history(), STREAMS, 4, fast_lines_min=lines_min(only_slow)).decode(batch_of(lines))
+    decoded = Decoder(history(), STREAMS, 4, path=path_of(only_slow)).decode(batch_of(lines))
     assert [shard for shard, _ in decoded] == [0, 1, 2, 3]
     for shard, batch in decoded:
         assert (batch.events["identity_lo"] % 4 == shard).all()
@@ -206,7 +206,7 @@ def test_shards_hold_everything_once_in_position_order(only_slow: bool) -> None:
 
 def test_batch_boundaries_change_nothing() -> None:
     lines = [text(id=str(number), data={"n": number}) if number % 5 else b'{"id":' for number in range(60)]
-    whole = Decoder(history(), STREAMS, 3, fast_lines_min=0).decode(batch_of(lines))
+    whole = Decoder(history(), STREAMS, 3, path="fast").decode(batch_of(lines))
 
     def rows(decoded: list[Any]) -> list[tuple[Any, ...]]:
         return sorted(
@@ -225,7 +225,7 @@ def test_batch_boundaries_change_nothing() -> None:
             full.payloads[start:end],
             {},
         )
-        parts.extend(Decoder(history(), STREAMS, 3, fast_lines_min=0).decode(part))
+        parts.extend(Decoder(history(), STREAMS, 3, path="fast").decode(part))
     assert rows(parts) == rows(whole)
 
 
@@ -236,7 +236,7 @@ def test_a_batch_is_split_where_a_revision_begins(only_slow: bool) -> None:
     lines = [text(id=str(number), time="2026-10-31T10:01:00Z") for number in range(4)]
     lines[3] = text(id="3", time=NOW)
     batch = batch_of(lines, entry_ms=[NOW_MS, NOW_MS + 1, NOW_MS + 2, NOW_MS + 3])
-    decoded = Decoder(History([second, first]), STREAMS, 1, fast_lines_min=lines_min(only_slow)).decode(batch)
+    decoded = Decoder(History([second, first]), STREAMS, 1, path=path_of(only_slow)).decode(batch)
     assert [shard for shard, _ in decoded] == [0, 0]
     assert decoded[0][1].events["id"].to_list() == ["0", "1"]
     assert decoded[0][1].events.columns[len(EVENT_SCHEMA) :] == ["v:total", "d:total"]
@@ -245,8 +245,18 @@ def test_a_batch_is_split_where_a_revision_begins(only_slow: bool) -> None:
     assert decoded[1][1].rejects["reason"].to_list() == ["future_time"]
 
 
+def test_by_default_the_size_of_a_batch_changes_nothing() -> None:
+    lines = [text(id=str(number), data={"n": number, "x": "y" * number}) for number in range(400)]
+    by_default: list[tuple[Any, ...]] = []
+    for start, end in ((0, 1), (1, 32), (32, 64), (64, 400)):
+        for _, batch in Decoder(history(), STREAMS, 1).decode(batch_of(lines[start:end])):
+            by_default.extend(batch.events.select("id", "content", "identity_lo", "v:total", "d:total").rows())
+    whole = Decoder(history(), STREAMS, 1, path="slow").decode(batch_of(lines))[0][1].events
+    assert by_default == whole.select("id", "content", "identity_lo", "v:total", "d:total").rows()
+
+
 def test_empty_batches_and_batches_of_rejects() -> None:
-    assert Decoder(history(), STREAMS, 4, fast_lines_min=0).decode(batch_of([])) == []
-    decoded = Decoder(history(), STREAMS, 4, fast_lines_min=0).decode(batch_of([b"x"]))
+    assert Decoder(history(), STREAMS, 4, path="fast").decode(batch_of([])) == []
+    decoded = Decoder(history(), STREAMS, 4, path="fast").decode(batch_of([b"x"]))
     assert [(shard, len(batch.events), len(batch.rejects)) for shard, batch in decoded] == [(0, 0, 1)]
     assert np.isin(list(EVENT_SCHEMA), decoded[0][1].events.columns).all()

@@ -1,5 +1,6 @@
 """The fast and the slow path must agree on every input, whatever it is."""
 
+import time
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from operators.decode_entries import lines_of
 from operators.decode_fast import decode_envelopes
 from operators.decode_plan import RevisionPlan
-from tests.operators.decode_cases import assert_paths_agree, batch_of, history, text
+from tests.operators.decode_cases import assert_paths_agree, batch_of, history, text, verdict
 
 DATA = b'{"n":5,"model":"m","region":"eu","user":"u","deep":{"n":1}}'
 HEAD = b'{"specversion":"1.0","id":"e","source":"s","type":"call","subject":"acme","data":'
@@ -42,7 +43,8 @@ STRINGS = [
 OTHERS = [
     b"true", b"false", b"null", b"{}", b"[]", b'{"a":1}', b'{ "a" : [1, 2.50] }', b'{"a":1,"a":2}', b"[1,]", b"tru",
     b"", b"[" * 200 + b"]" * 200, b"[" * 125 + b"]" * 125, b"[" * 126 + b"]" * 126, b"[" * 127 + b"]" * 127,
-    b"[" * 2000 + b"]" * 2000, b'"' + b"[" * 300 + b'"', b"[[]," * 100 + b"1" + b"]" * 100,
+    b"[" * 2000 + b"]" * 2000, b'["\\\\",' * 125 + b"1" + b"]" * 125, b'["\\\\\\"]",' * 126 + b"1" + b"]" * 126,
+    b'["]]","\\"]",' * 127 + b"1" + b"]" * 127, b'"' + b"[" * 300 + b'"', b"[[]," * 100 + b"1" + b"]" * 100,
 ]  # fmt: skip
 VALUES = NUMBERS + STRINGS + OTHERS
 
@@ -64,6 +66,8 @@ def test_values_everywhere(place: bytes) -> None:
 def test_attributes(name: str) -> None:
     key = b'"' + name.encode() + b'":'
     lines = [text(**{name: ...}), text(**{name: "x" * 256}), text(**{name: "x" * 257}), text(**{name: "x" * 1024})]
+    wrong: list[Any] = ["x", 5, [], {}]
+    lines += [text(**{"type": "other", name: value}) for value in wrong]
     lines += [text(**{name: "x" * 1025}), text(**{name: "é" * 256}), text(**{name: "é" * 1024}), text(**{name: "a\tb"})]
     for value in VALUES:
         lines.append(text()[:-1] + b"," + key + value + b"}")
@@ -119,10 +123,10 @@ TIMES = [
 
 
 def test_times() -> None:
-    assert_paths_agree([text(time=time) for time in TIMES])
-    for time in TIMES:
-        assert_paths_agree([text(time=time)])
-        assert_paths_agree([text(type="meterbridge.void", data={"specversion": "1.0", "time": time})])
+    assert_paths_agree([text(time=moment) for moment in TIMES])
+    for moment in TIMES:
+        assert_paths_agree([text(time=moment)])
+        assert_paths_agree([text(type="meterbridge.void", data={"specversion": "1.0", "time": moment})])
 
 
 JSON_VALUES = st.recursive(
@@ -184,9 +188,38 @@ def test_generated_doubles(values: list[float]) -> None:
     assert_paths_agree([text(data={"n": value, "deep": {"n": value}, "model": value}) for value in values])
 
 
+@settings(max_examples=200, deadline=None)
+@given(mutated())
+def test_malformed_json_is_what_another_parser_refuses(line: bytes) -> None:
+    reason, _ = verdict(line.strip(b" \t\r\n"), only_slow=True)
+    try:
+        is_object = isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError as error:
+        is_object = "infinity" in str(error)  # syntax that is right, but a number out of range
+    assert (reason != "malformed_json") == is_object
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"x":' + b"[" * 200 + b'"' + b'\\"' * 400_000,
+        text(data={"n": "@"}).replace(b"@", b"\\u0041" * 150_000),
+        text(data={"n": "@", "deep": 1}).replace(b'"@"', b"[" + b'{"a":1},' * 100_000 + b"1]"),
+        b'{"' + b'a":1,"' * 150_000,
+        text(data={"n": 1}).replace(b"}", b"," + b'"n":1,' * 100_000 + b'"n":2}', 1),
+    ],
+)
+def test_large_and_hostile_lines_take_linear_time(line: bytes) -> None:
+    assert len(line) < 1 << 20
+    begin = time.process_time()
+    assert_paths_agree([line])
+    assert time.process_time() - begin < 5
+
+
 def test_good_events_stay_on_the_fast_path() -> None:
     lines = [text(id=str(number), data={"n": number, "deep": {"n": "1.5"}, "user": 1}) for number in range(50)]
     lines[7] = b"{}"
+    lines[8] = text(data={"n": 1, "deep": {"n": 1, "x": [[]] * 500 + ['\\"[[[', "]]]\\\\"]}, "user": 1})
     plan = RevisionPlan(history().latest)
     decided = decode_envelopes(lines_of(batch_of(lines), 0, 50, 1 << 20, 1000), plan).row.tolist()
     assert decided == [row for row in range(50) if row != 7]
