@@ -4,16 +4,16 @@ Each request gets a connection of its own, so that settings and the database of 
 connections cost under a millisecond and run beside each other.
 """
 
-import fcntl
+import hashlib
 import os
 import re
-import tempfile
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from core.errors import LockHeld
+from core.directory_lock import DirectoryLock
 
 _ERROR_CODE: Final = re.compile(r"Code: (\d+)\.")
 _NAME: Final = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
@@ -85,6 +85,13 @@ def error_of(error: Exception) -> EngineError:
     return EngineError(int(match[1]) if match else CODE_UNKNOWN, text)
 
 
+def spool_directory(directory: Path) -> Path:
+    """Return where inserts of the server on that directory are held: in shared memory where there is some."""
+    memory = Path("/dev/shm")  # noqa: S108  # the name below is ours alone: made with mode 700, never shared
+    name = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+    return (memory if os.access(memory, os.W_OK) else directory) / f"meterbridge-inserts-{name}"
+
+
 class Engine:
     """The open engine. `execute` and `stream` may be called from many threads.
 
@@ -94,13 +101,13 @@ class Engine:
     def __init__(self, directory: Path, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock(directory)
+        self._lock = DirectoryLock(directory / "lock")
         config = directory / "config.xml"
         config.write_text(_CONFIG.format(memory_bytes_max=self.limits.memory_bytes_max))
         self._address = f"{(directory / 'data').resolve()}?config-file={config.resolve()}"
-        spool = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else directory  # noqa: S108
-        self._spool = tempfile.TemporaryDirectory(prefix="meterbridge-inserts-", dir=spool)
-        self.spool_dir = Path(self._spool.name)
+        self.spool_dir = spool_directory(directory)
+        shutil.rmtree(self.spool_dir, ignore_errors=True)  # what a killed process left; the lock is ours
+        self.spool_dir.mkdir(mode=0o700)
         from chdb import _chdb  # noqa: PLC0415
 
         self._module: Any = _chdb
@@ -108,20 +115,6 @@ class Engine:
         """Held open for life: the engine ends with its last connection."""
         self.version: str = self._keeper.query("SELECT version()", "TSVRaw").bytes().decode().strip()
         self.timezone: str = self._keeper.query("SELECT timezone()", "TSVRaw").bytes().decode().strip()
-
-    @staticmethod
-    def _take_lock(directory: Path) -> int:
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            message = (
-                f"the ClickHouse data in {directory} are open in another process: "
-                "end it with `meterbridge down`, or use another directory"
-            )
-            raise LockHeld(message) from None
-        return lock
 
     def _connect(self) -> Any:
         return self._module.connect(self._address)
@@ -204,5 +197,5 @@ class Engine:
     def close(self) -> None:
         """Close the engine, remove spooled inserts and release the directory."""
         self._keeper.close()
-        self._spool.cleanup()
-        os.close(self._lock)
+        shutil.rmtree(self.spool_dir, ignore_errors=True)
+        self._lock.release()
