@@ -148,13 +148,13 @@ def test_fact_waits_until_its_series_lies_below_the_watermark() -> None:
 
 def test_open_facts_leave_once_an_epoch_while_minutes_seal() -> None:
     logic = book()
-    first = logic.process([partials(one(60_000)), Marker("s", SEAL_MS)])
-    second = logic.process([partials(one(60_001)), Marker("s", SEAL_MS + 60_000)])
-    third = logic.process([partials(one(130_000)), partials(one(130_001)), Marker("s", SEAL_MS + 120_000)])
-    assert (len(facts(first, sealed=0)), len(facts(second, sealed=1)), len(facts(second, sealed=0))) == (1, 1, 0)
-    assert len(facts(third, sealed=1)) == 1
+    first = logic.process([partials(one(), one(60_000)), Marker("s", SEAL_MS)])
+    assert (len(facts(first, sealed=1)), len(facts(first, sealed=0))) == (1, 1)
+    second = logic.process([partials(one(170_000)), Marker("s", SEAL_MS + 60_000)])
+    assert (len(facts(second, sealed=1)), len(facts(second, sealed=0))) == (1, 0)
     logic.snapshot()
-    assert len(facts(logic.process([partials(one(250_000)), Marker("s", SEAL_MS + 180_000)]), sealed=0)) == 1
+    third = logic.process([partials(one(200_000)), Marker("s", SEAL_MS + 120_000)])
+    assert (len(facts(third, sealed=1)), len(facts(third, sealed=0))) == (1, 1)
 
 
 def test_unique_values_are_provisional_while_open() -> None:
@@ -203,6 +203,7 @@ def test_restart_knows_the_border_and_what_was_sent() -> None:
     assert facts(again.process([Marker("s", SEAL_MS + 1)]), sealed=0) == []
     with pytest.raises(InvariantViolation, match="which are sealed"):
         again.process([partials(one(1000))])
+    assert facts(again.process([Marker("s", SEAL_MS + 60_000)]), sealed=1) == [(MINUTE + 1, 1, 1, 1)]
 
 
 def test_commit_is_told_once_by_the_first_call_after_a_snapshot() -> None:
