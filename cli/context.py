@@ -1,11 +1,10 @@
 """What every command gets: settings, configuration, where to print, and whether a machine reads."""
 
-import sys
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -57,15 +56,6 @@ class Context:
         from config.loader import load  # noqa: PLC0415
 
         return load(self.config_path)
-
-    def result(self, data: Any, text: str, *, json: bool = False) -> None:
-        """Print a command's result: `data` as JSON with `--json` (the global one, or the command's own), else text."""
-        from cli.output import to_json  # noqa: PLC0415
-
-        if json or self.json:
-            sys.stdout.write(to_json(data) + "\n")
-        else:
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @property
     def shows_progress(self) -> bool:

@@ -32,7 +32,11 @@ def _utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         message = "needs a time zone, for example a Z at its end"
         raise ValueError(message)
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        message = "is outside the years 1 to 9999 in UTC"
+        raise ValueError(message) from error
 
 
 Number = Annotated[Decimal, BeforeValidator(_decimal_text), AfterValidator(_finite)]

@@ -88,8 +88,10 @@ def _duplicates(draft: Draft) -> Iterator[Finding]:
 
 def repeated(base: Location, ids: Mapping[int, object]) -> Iterator[Finding]:
     """Report every id of a list that stands there before."""
-    seen: set[object] = set()
+    seen: set[str] = set()
     for index, name in ids.items():
+        if not isinstance(name, str):
+            continue  # reported by the element's own model
         if name in seen:
             yield Finding((*base, index, "id"), f"the id {name!r} is used twice", "ids are unique in their list")
         seen.add(name)

@@ -123,8 +123,8 @@ def merge(raw: Mapping[str, Any], contract: Contract) -> dict[str, Any]:
 
 
 def _charge_references(contract: Contract, versions: list[PlanVersion], base: Location) -> Iterator[Finding]:
-    charges = {raw.get("id"): raw for version in versions for raw in version.charges}
-    hint = f"its charges are: {', '.join(str(name) for name in charges) or 'none'}"
+    charges = {str(raw.get("id")): raw for version in versions for raw in version.charges}
+    hint = f"its charges are: {', '.join(charges) or 'none'}"
     for place, override in enumerate(contract.overrides):
         here: Location = (*base, "overrides", place)
         raw = charges.get(override.charge)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from config import loader
 from config.environment import names
@@ -155,7 +157,9 @@ plans:
         ("- 1\n", "m.yaml:1: must be a mapping of sections"),
         ("rules: {grace_s: [\n", "m.yaml:2: not YAML"),
         ("rules: &a {grace_s: 1}\nmeters: [<<: *a]\n", "m.yaml:2: a key must be plain text"),
-        ("meters: &a [*a]\n", "nested deeper than"),
+        ("meters: &a [*a]\n", "an alias inside itself"),
+        ("rules: " + "[" * 40 + "]" * 40 + "\n", "nested deeper than"),
+        ("rules: " + "[" * 5000 + "]" * 5000 + "\n", "nested too deeply"),
         ("rules: !!python/object:os.system {}\n", "m.yaml:1: the tag"),
     ],
 )
@@ -212,12 +216,12 @@ def test_environment_beats_file_beats_default(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("METERBRIDGE_REDIS__STREAMS", '["a", "b"]')
     monkeypatch.setenv("METERBRIDGE_FLOW", '{"epoch_s": 3}')
     monkeypatch.setenv("METERBRIDGE_RULES__GRACE_S", "9")
-    settings = load_settings(path)
-    assert settings.redis.url == "redis://env/0"
-    assert settings.redis.streams == ("a", "b")
-    assert (settings.redis.read_entries, settings.flow.workers, settings.flow.epoch_s) == (7, 2, 3.0)
-    assert settings.redis.idle_claim_ms == 250
-    assert type(settings) is Settings
+    loaded = load_settings(path)
+    assert loaded.redis.url == "redis://env/0"
+    assert loaded.redis.streams == ("a", "b")
+    assert (loaded.redis.read_entries, loaded.flow.workers, loaded.flow.epoch_s) == (7, 2, 3.0)
+    assert loaded.redis.idle_claim_ms == 250
+    assert type(loaded) is Settings
     rules = load(path).rules
     assert (rules.grace_s, rules.future_s) == (9, 6)
     assert load(path, {"grace_s": 11}).rules.grace_s == 11
@@ -254,3 +258,59 @@ def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "123456" not in "".join(problems)
     good = _write(tmp_path, "settings: {}\n")
     assert "654321" not in repr(load_settings(good))
+
+
+ODD_VALUES = (
+    "null", "[]", "{}", "-1", "1.5", "true", "x", "2023-01-01", "2023-13-01", "[1, {a: b}]", "*a", "&a", "!!x y",
+    "1e400", "99999999999999999999", "? x", "- y", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+14:00", "'NaN'",
+)  # fmt: skip
+LINES = (CONFIG / "meterbridge.example.yaml").read_text().splitlines()
+EDIT = st.tuples(st.integers(0, 4), st.integers(0, len(LINES) - 1), st.integers(0, 120), st.sampled_from(ODD_VALUES))
+
+
+def _edited(lines: list[str], edit: tuple[int, int, int, str]) -> list[str]:
+    kind, place, number, value = edit
+    place %= max(len(lines), 1)
+    line = lines[place] if lines else ""
+    new = {
+        0: [],
+        1: [line, LINES[number % len(LINES)]],
+        2: [line[:number]],
+        3: [f"{line.split(':', 1)[0]}: {value}"],
+        4: [line.replace(line[number % len(line)] if line else "", value, 1)],
+    }[kind]
+    return lines[:place] + new + lines[place + 1 :]
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(EDIT, min_size=1, max_size=4))
+def test_broken_files_give_problems_with_a_file_name_and_never_crash(
+    tmp_path: Path, edits: list[tuple[int, int, int, str]]
+) -> None:
+    lines = list(LINES)
+    for edit in edits:
+        lines = _edited(lines, edit)
+    path = _write(tmp_path, "\n".join(lines))
+    found = examine(path)
+    assert all(text.startswith(str(path)) for text in (*found.problems, *found.warnings))
+    assert (found.configuration is None or found.settings is None) == bool(found.problems)
+
+
+def test_times_at_the_edge_and_ids_of_the_wrong_type_are_problems(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path,
+        "plans:\n"
+        "  - id: p\n"
+        "    versions:\n"
+        "      - effective_from: 0001-01-01T00:00:00+14:00\n"
+        "        currency: USD\n"
+        "        charges: []\n"
+        "  - id: q\n"
+        "    versions:\n"
+        "      - effective_from: 2023-01-01T00:00:00Z\n"
+        "        currency: USD\n"
+        "        charges: [{id: {a: b}, meter: [], model: per_unit, unit_amount: '1'}]\n",
+    )
+    problems = _problems(path)
+    assert "outside the years" in problems[0]
+    assert {text.split(": ")[0] for text in problems} == {"m.yaml:4", "m.yaml:11"}
