@@ -21,7 +21,7 @@ from operators.items import RawBatch
 from sources import stream_commands as commands
 from sources.entries import Chunk, parse, parse_id
 from sources.merge import Merge
-from sources.reading import Connection, Cursor, Reading
+from sources.reading import FIRST_COUNT, Connection, Cursor, Reading
 from sources.resp import ReplyTooLarge, pack
 from sources.stream_checks import StreamChecks
 from sources.stream_state import START, ReaderState, raise_backward
@@ -87,7 +87,12 @@ class MergedReader:
         self._checks = StreamChecks(settings, reading)
         is_resumed = any(stream.known for stream in state.streams)
         self.cursors = [
-            Cursor(stream, reading.end_of(stream.name), is_new=is_resumed and not stream.known)
+            Cursor(
+                stream,
+                reading.end_of(stream.name),
+                count=min(FIRST_COUNT, settings.read_entries),
+                is_new=is_resumed and not stream.known,
+            )
             for stream in state.streams
         ]
         self._merge = Merge(state.streams, events_max=reading.item_events_max, bytes_max=reading.item_bytes_max)

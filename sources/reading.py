@@ -62,7 +62,8 @@ class Cursor:
 
     state: StreamState
     end: bytes
-    count: int = FIRST_COUNT
+    count: int
+    """How many entries the next read asks for."""
     at_top: bool = False
     """The last read found nothing new."""
     claim_at_s: float = 0.0

@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
 
 from config.settings import FlowSettings, RedisSettings, Settings
-from core.clock import SystemClock
+from core.clock import ManualClock, SystemClock
 from operators.items import Marker, RawBatch
 from sources.merged_reader import MergedReader
 from sources.reading import Reading
@@ -22,6 +23,17 @@ Position = tuple[int, int, int]
 STREAMS = ("usage:0", "usage:1", "usage:2", "usage:3")
 
 
+class StepClock(ManualClock):
+    """A clock on which every look takes ten milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__(datetime.now(UTC))
+
+    def monotonic_s(self) -> float:
+        self.sleep(0.01)
+        return super().monotonic_s()
+
+
 def settings_of(url: str, *, streams: tuple[str, ...] = STREAMS, flow: Any = None, **redis_settings: Any) -> Settings:
     return Settings(
         redis=RedisSettings(url=url, streams=streams, **({"idle_claim_ms": 10} | redis_settings)),
@@ -32,7 +44,8 @@ def settings_of(url: str, *, streams: tuple[str, ...] = STREAMS, flow: Any = Non
 def partition_of(
     settings: Settings, resume: dict[str, Any] | None = None, part: str = "reader-00", **options: Any
 ) -> ReaderPartition:
-    source = RedisStreamSource(settings, stop=options.pop("stop", threading.Event()), clock=SystemClock(), **options)
+    stop, clock = options.pop("stop", None) or threading.Event(), options.pop("clock", None) or SystemClock()
+    source = RedisStreamSource(settings, stop=stop, clock=clock, **options)
     return source.build_part("read", part, resume)
 
 
