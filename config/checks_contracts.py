@@ -158,6 +158,8 @@ def roles_needed(contract: Contract, charges: list[dict[str, Any]]) -> dict[str,
         needed.setdefault(str(accounting.get("revenue_role") or default), f"charge {name}")
         if raw.get("minimum") not in (None, 0, "0"):
             needed.setdefault("shortfall_revenue", f"the minimum of charge {name}")
+        if raw.get("zero_usage") == "first_tier_flat":
+            needed.setdefault("shortfall_revenue", f"the fee of charge {name} without usage")
         if accounting.get("recognition") == "ratable":
             needed.setdefault("contract_liability", f"ratable recognition of charge {name}")
     for commitment in contract.commitments:

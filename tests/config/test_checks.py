@@ -107,6 +107,7 @@ WEIGHTED = {"id": "n", "event_type": "t", "aggregation": "weighted_sum", "value"
 LATER = {"id": "z", "plan": "q", "entity": "E", "from": "2030-01-01T00:00:00Z"}
 TOO_LONG = {"id": "t", "to": "2024-01-02T00:00:00Z"}
 WITH_MINIMUM = [{"charge": "e", "set": {"minimum": "5"}}]
+WITH_FEE = [{"charge": "e", "set": {"zero_usage": "first_tier_flat"}}]
 WITHOUT_TIERS: list[dict[str, Any]] = [{"charge": "e", "set": {"tiers": []}}]
 SECOND_START = "plans.0.versions.1.effective_from"
 UNBILLED = "entities.0.accounts.unbilled_receivable"
@@ -159,6 +160,7 @@ FAULTS: list[tuple[str, Any, str, str]] = [
         f"{CONTRACT}.entity",
         "no account for shortfall_revenue",
     ),
+    (f"{CONTRACT}.overrides", WITH_FEE, f"{CONTRACT}.entity", "no account for shortfall_revenue"),
     (f"{CONTRACT}.unbilled_kind", "contract_asset", f"{CONTRACT}.entity", "no account for contract_asset"),
     (f"{CONTRACT}.billing_period", {"unit": "year"}, f"{CONTRACT}.billing_period", "more than a month"),
     (f"{CONTRACT}.billing_period", {"unit": "month", "count": 3}, f"{CONTRACT}.billing_period", "more than a month"),
