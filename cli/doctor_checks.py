@@ -235,13 +235,22 @@ def ledger(settings: Settings) -> Iterator[Finding]:
     from sinks.ledger import connect, read  # noqa: PLC0415
     from sinks.ledger.migrations import MIGRATIONS  # noqa: PLC0415
 
-    url = make_url(settings.ledger_url)
+    try:
+        url = make_url(settings.ledger_url)
+    except exc.ArgumentError:
+        fix = "write sqlite:///path or postgresql://user@host/database in METERBRIDGE_LEDGER__URL"
+        yield Finding("ledger", "reachable", "fail", "the URL cannot be read", fix)
+        return
     shown = url.render_as_string(hide_password=True)
     is_file = url.get_backend_name() == "sqlite"
     if is_file and url.database and not Path(url.database).exists():
         yield Finding("ledger", "reachable", "warn", f"{shown} does not exist yet", "run `meterbridge migrate`")
         return
-    engine = connect(settings.ledger_url)
+    try:
+        engine = connect(settings.ledger_url)
+    except (ModuleNotFoundError, exc.NoSuchModuleError) as error:
+        yield Finding("ledger", "driver", "fail", f"{shown}: {error}", "pip install meterbridge[postgres]")
+        return
     try:
         with read(engine) as connection:
             yield Finding("ledger", "reachable", "ok", shown)

@@ -109,6 +109,16 @@ def test_ledger_states(tmp_path: Path) -> None:
     assert "hunter2" not in finding.detail
 
 
+@pytest.mark.parametrize(("url", "check"), [("nonsense", "reachable"), ("mongodb://u:hunter2@h/x", "driver")])
+def test_ledger_urls_that_cannot_be_used(tmp_path: Path, url: str, check: str) -> None:
+    finding = _states(doctor_checks.ledger(Settings(state_dir=tmp_path, ledger=LedgerSettings(url=SecretStr(url)))))[
+        check
+    ]
+    assert finding.state == "fail"
+    assert finding.fix
+    assert "hunter2" not in finding.detail
+
+
 def test_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(state_dir=tmp_path / "new" / "deep")
     found = _states(doctor_checks.state(settings))

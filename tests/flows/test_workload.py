@@ -2,8 +2,6 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from flows import runtime
 from sources.producer import Producer
 from sources.workload import Workload
@@ -13,7 +11,6 @@ START = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 METERS = ("requests", "input_tokens", "output_tokens")
 
 
-@pytest.mark.slow
 def test_expected_counts_and_totals_are_found_by_the_flow(deployment: Deploy) -> None:
     workload = Workload(
         seed=9,
