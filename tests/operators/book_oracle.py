@@ -25,7 +25,13 @@ METERS: Final[list[dict[str, Any]]] = [
     {"id": "peak", "event_type": "call", "aggregation": "max", "value": "$.n"},
     {"id": "floor", "event_type": "call", "aggregation": "min", "value": "$.n", "group_by": {"model": "$.model"}},
     {"id": "level", "event_type": "call", "aggregation": "latest", "value": "$.n"},
-    {"id": "users", "event_type": "call", "aggregation": "unique_count", "value": "$.user"},
+    {
+        "id": "users",
+        "event_type": "call",
+        "aggregation": "unique_count",
+        "value": "$.user",
+        "group_by": {"model": "$.model"},
+    },
 ]
 CONTRACT = {"plan": "p", "entity": "E", "from": "2020-01-01T00:00:00Z"}
 CUSTOMERS = [
