@@ -44,7 +44,8 @@ OTHERS = [
     b"true", b"false", b"null", b"{}", b"[]", b'{"a":1}', b'{ "a" : [1, 2.50] }', b'{"a":1,"a":2}', b"[1,]", b"tru",
     b"", b"[" * 200 + b"]" * 200, b"[" * 125 + b"]" * 125, b"[" * 126 + b"]" * 126, b"[" * 127 + b"]" * 127,
     b"[" * 2000 + b"]" * 2000, b'["\\\\",' * 125 + b"1" + b"]" * 125, b'["\\\\\\"]",' * 126 + b"1" + b"]" * 126,
-    b'["]]","\\"]",' * 127 + b"1" + b"]" * 127, b'"' + b"[" * 300 + b'"', b"[[]," * 100 + b"1" + b"]" * 100,
+    b'["\\\\",' * 127 + b"1" + b"]" * 127, b'["]]","\\"]",' * 127 + b"1" + b"]" * 127, b'"' + b"[" * 300 + b'"',
+    b"[[]," * 100 + b"1" + b"]" * 100,
 ]  # fmt: skip
 VALUES = NUMBERS + STRINGS + OTHERS
 
@@ -182,10 +183,23 @@ def test_generated(lines: list[bytes]) -> None:
     assert_paths_agree(lines)
 
 
+@pytest.mark.slow
+@settings(max_examples=3000, deadline=None)
+@given(st.lists(mutated() | st.sampled_from(SHAPES[:30]), min_size=1, max_size=40))
+def test_generated_at_length(lines: list[bytes]) -> None:
+    assert_paths_agree(lines)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 1e18), min_size=1, max_size=30))
 def test_generated_doubles(values: list[float]) -> None:
     assert_paths_agree([text(data={"n": value, "deep": {"n": value}, "model": value}) for value in values])
+
+
+def test_columns_of_integers_alone() -> None:
+    for large in ([10**18 - 1, 1 - 10**18], [10**18, 5], [-(10**18), 5], [2**63, 5], [-(2**70), 5]):
+        lines = [text(data={"n": 1, "deep": {"n": 0}}).replace(b'{"n":0}', b'{"n":%d}' % value) for value in large]
+        assert_paths_agree(lines)
 
 
 @settings(max_examples=200, deadline=None)
