@@ -1,5 +1,6 @@
 """Helpers of the source tests: streams with known entries, a reader on a real server, and a naive oracle."""
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from sources.stream_state import ReaderState, restore
 
 Position = tuple[int, int, int]
 """(entry_ms, stream index, entry_seq): sorts in position order."""
+
+NOW_MS = 1_700_000_000_000
+"""Before the server's clock."""
 
 STREAMS = ("usage:0", "usage:1", "usage:2", "usage:3")
 
@@ -125,3 +129,16 @@ def add(client: redis.Redis, stream: int, entry_ms: int, entry_seq: int, **field
 
 def batch_lengths(items: list[RawBatch | Marker]) -> list[int]:
     return [len(item.payloads) for item in items if isinstance(item, RawBatch)]
+
+
+def load(client: redis.Redis, count: int, seed: int = 1, start_ms: int = NOW_MS) -> list[Position]:
+    """Add entries to all streams with ids that often share a millisecond; return them in position order."""
+    chance = random.Random(seed)
+    clocks, added = [(start_ms, 0)] * 4, []
+    for _ in range(count):
+        stream = chance.randrange(4)
+        entry_ms, entry_seq = clocks[stream]
+        step = chance.choice((0, 0, 1, 7))
+        clocks[stream] = (entry_ms + step, 0 if step else entry_seq + 1)
+        added.append(add(client, stream, *clocks[stream]))
+    return sorted(added)

@@ -19,8 +19,7 @@ from core.errors import InvalidRequest
 from operators.items import Marker, RawBatch
 from sources.redis_streams import RedisStreamSource
 from sources.resp import RespConnection
-from tests.sources.support import STREAMS, check_markers, markers, positions, settings_of
-from tests.sources.test_merged_reader import NOW_MS, load
+from tests.sources.support import NOW_MS, STREAMS, check_markers, load, markers, positions, settings_of
 
 Collected = dict[str, list[list[Any]]]
 """Per sink partition, the epochs that became durable, each with its items."""
