@@ -40,6 +40,7 @@ def post(
     writer = ClickHouseStateWriter(settings.clickhouse)
     poster = Poster(settings, engine, Adapters(settings), SystemClock(), writer, stop=stop)
     try:
+        ledger.check_ready(engine)
         if release:
             _release(engine, release, reason)
         with _stopping(stop):

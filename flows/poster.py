@@ -157,7 +157,10 @@ class Poster:
                 raise
             if not self._ledger_missing:
                 waiting.set(self._clock.now().timestamp())
-                log.warning("The ledger database does not answer; the poster waits.", cause=type(error).__name__)
+                log.warning(
+                    "The ledger database does not answer; the poster waits.",
+                    cause=str(getattr(error, "orig", error))[:300],
+                )
             self._ledger_missing = True
             return 0
         if self._ledger_missing:

@@ -176,7 +176,10 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
                     raise
                 if delay_s == 0.1:
                     waiting.set(time.time())
-                log.warning("The ledger database does not answer; the flow waits.", cause=type(error).__name__)
+                log.warning(
+                    "The ledger database does not answer; the flow waits.",
+                    cause=str(getattr(error, "orig", error))[:300],
+                )
                 self._wait(delay_s)
                 delay_s = min(delay_s * 2, RETRY_S_MAX)
             else:

@@ -5,14 +5,16 @@ their beginning, so that a compare-and-set never fails half-way on a lock upgrad
 isolation; every state change names the state it expects.
 """
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
+from core.errors import InvalidRequest, Unreachable
 from sinks.ledger.migrations import MIGRATIONS, statements
 
 BUSY_TIMEOUT_MS = 5_000
@@ -40,13 +42,17 @@ def connect(url: str) -> Engine:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # transactions begin where we say, not where the driver guesses
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "foreign_keys = ON",
-    ):
+    for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", "synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+    until_s = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        # Once per file. SQLite does not wait for other connections here, whatever its busy timeout.
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -69,10 +75,44 @@ def read(engine: Engine) -> Iterator[Connection]:
 
 
 def unreachable(error: BaseException) -> bool:
-    """Tell whether the database did not answer (or is locked or full), so that the same call may work later."""
+    """Tell whether the database did not answer (or is locked or full), so that the same call may work later.
+
+    SQLite gives the same class for a missing table, which no waiting mends: its code tells them apart.
+    """
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    if isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+        return False
     if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
         return True
     return isinstance(error, exc.DBAPIError) and error.connection_invalidated
+
+
+def check_ready(engine: Engine) -> None:
+    """Make sure the database answers and has the schema of this program.
+
+    :raises Unreachable: it does not answer.
+    :raises InvalidRequest: it was not migrated, or by a newer program.
+    """
+    place = engine.url.render_as_string(hide_password=True)
+    try:
+        with read(engine) as connection:
+            known = set()
+            if inspect(connection).has_table("migrations"):
+                known = set(connection.execute(text("SELECT name FROM migrations")).scalars())
+    except exc.DBAPIError as error:
+        if not unreachable(error):
+            raise
+        message = (
+            f"the ledger database {place} does not answer: {error.orig}. Start it, or correct METERBRIDGE_LEDGER__URL"
+        )
+        raise Unreachable(message) from error
+    wanted = {name for name, _ in MIGRATIONS}
+    if missing := sorted(wanted - known):
+        message = f"the ledger database {place} lacks {', '.join(missing)}: run `meterbridge migrate`"
+        raise InvalidRequest(message)
+    if newer := sorted(known - wanted):
+        message = f"the ledger database {place} was migrated by a newer version ({', '.join(newer)}): use that version"
+        raise InvalidRequest(message)
 
 
 def migrate(url: str) -> list[str]:

@@ -3,12 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, inspect, select
+from sqlalchemy import Engine, exc, inspect, select, text
 
 from config.settings import Settings
-from core.errors import InvariantViolation, StateMismatch
+from core.errors import InvalidRequest, InvariantViolation, StateMismatch, Unreachable
 from sinks import ledger
 from sinks.ledger import audit, deployment, documents, exceptions, leases, progress, revisions, tables
 from sinks.ledger.database import read, write
@@ -31,14 +32,45 @@ def test_migrations_are_applied_once_even_by_two_at_once(engine: Engine) -> None
         assert list(pool.map(ledger.migrate, [url, url])) == [[], []]
 
 
-def test_a_fresh_database_gets_each_migration_from_one_of_two(tmp_path: object) -> None:
+def test_a_fresh_database_gets_each_migration_from_one_of_two(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/deep/er/ledger.sqlite"
     with ThreadPoolExecutor(2) as pool:
         applied = list(pool.map(ledger.migrate, [url, url]))
     assert sorted(applied) == [[], ["0001_initial"]]
 
 
-def test_sqlite_is_set_up_for_durability(tmp_path: object) -> None:
+def test_a_database_that_is_not_ready_says_what_to_do(engine: Engine, tmp_path: Path) -> None:
+    ledger.check_ready(engine)
+    empty = ledger.connect(f"sqlite:///{tmp_path}/empty.sqlite")
+    with pytest.raises(InvalidRequest, match=r"lacks 0001_initial: run `meterbridge migrate`"):
+        ledger.check_ready(empty)
+    for url in (f"sqlite:///{tmp_path}", "postgresql://u:secret@127.0.0.1:9/x"):
+        with pytest.raises(Unreachable, match="METERBRIDGE_LEDGER__URL") as caught:
+            ledger.check_ready(ledger.connect(url))
+        assert "secret" not in str(caught.value)
+    with write(engine) as connection:
+        connection.execute(text("INSERT INTO migrations (name, applied_at_ms) VALUES ('9999_future', 1)"))
+    try:
+        with pytest.raises(InvalidRequest, match="newer version"):
+            ledger.check_ready(engine)
+    finally:
+        with write(engine) as connection:
+            connection.execute(text("DELETE FROM migrations WHERE name = '9999_future'"))
+
+
+def test_a_missing_table_is_not_waited_for(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(exc.DBAPIError) as caught, read(engine) as connection:
+        connection.execute(text("SELECT * FROM nowhere"))
+    assert not ledger.unreachable(caught.value)
+    with (
+        pytest.raises(exc.DBAPIError) as caught,
+        read(ledger.connect("postgresql://u:secret@127.0.0.1:9/x")) as connection,
+    ):
+        connection.execute(text("SELECT 1"))
+    assert ledger.unreachable(caught.value)
+
+
+def test_sqlite_is_set_up_for_durability(tmp_path: Path) -> None:
     engine = ledger.connect(f"sqlite:///{tmp_path}/ledger.sqlite")
     with engine.connect() as connection:
         wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 5_000}
