@@ -31,13 +31,23 @@ def tops(hi: U64) -> U64:
     return hi >> _HALF
 
 
-def build(hi: U64, lo: U64) -> U64:
-    """Return the filter's words for digests sorted by `hi`."""
-    words = np.zeros(max(1, -(-len(hi) * BITS_PER_KEY // 64)), dtype=np.uint64)
+def blank(keys: int) -> U64:
+    """Return the words of a filter that will hold up to that many keys."""
+    return np.zeros(max(1, -(-keys * BITS_PER_KEY // 64)), dtype=np.uint64)
+
+
+def add(words: U64, hi: U64, lo: U64) -> None:
+    """Add keys, sorted by `hi`, to a filter."""
     if len(hi):
         place = _places(tops(hi), len(words))
         starts = np.flatnonzero(np.concatenate(([True], place[1:] != place[:-1])))
-        words[place[starts]] = np.bitwise_or.reduceat(masks(lo), starts)
+        words[place[starts]] |= np.bitwise_or.reduceat(masks(lo), starts)
+
+
+def build(hi: U64, lo: U64) -> U64:
+    """Return the words of a filter for keys sorted by `hi`."""
+    words = blank(len(hi))
+    add(words, hi, lo)
     return words
 
 

@@ -15,19 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from core.directory_lock import DirectoryLock
-from core.errors import InvariantViolation
-from operators import dedupe_filter, dedupe_manifest, dedupe_open, dedupe_seal, dedupe_tail
+from operators import dedupe_filter, dedupe_open, dedupe_tail
 from operators.dedupe_disk import Disk, SystemDisk
-from operators.dedupe_manifest import Manifest
 from operators.dedupe_open import FORMAT, Opened
 from operators.dedupe_run import U32, U64, Records, Run
+from operators.dedupe_sealed import DAY_RECORDS_MIN, Sealed
 from operators.dedupe_segment import Segment
 from operators.dedupe_tail import TailFile
 
 SEAL_RECORDS: Final = 1 << 20
 """A tail file of this many records is closed, to be sealed when it is durable."""
-DAY_RECORDS_MIN: Final = 1 << 16
-"""A tail file of at least this many records is closed when its arrival day ends."""
 MINUTES_PER_DAY: Final = 1440
 
 Found = tuple[npt.NDArray[np.bool_], U64, U32]
@@ -36,20 +33,16 @@ Found = tuple[npt.NDArray[np.bool_], U64, U32]
 class IdLog:
     """The exact set of one shard. Build it with `open`; close it only where a process outlives its flow."""
 
-    def __init__(self, directory: Path, lock: DirectoryLock, disk: Disk, opened: Opened, seal_records: int) -> None:
+    def __init__(self, directory: Path, disk: Disk, opened: Opened, sealed: Sealed, seal_records: int) -> None:
         self._directory = directory
-        self._lock = lock
         self._disk = disk
-        self._manifest: Manifest = opened.manifest
+        self._sealed = sealed
         self._log_id = bytes.fromhex(opened.manifest.log_id)
-        self._segments: list[Segment] = opened.segments
         self._tail: list[TailFile] = opened.tail
         self._end = opened.end
         self._chain = opened.chain
         self._expired_before = opened.expired_before
         self._seal_records = seal_records
-        self._durable_end = opened.end
-        self._durable_expired_before = opened.expired_before
         self._handed_out: tuple[int, int] | None = None
 
     @classmethod
@@ -60,11 +53,13 @@ class IdLog:
         *,
         disk: Disk | None = None,
         seal_records: int = SEAL_RECORDS,
+        background: bool = True,
     ) -> "IdLog":
         """Open the log of a shard directory, made if absent.
 
         :param resume: what `snapshot` returned, from the recovery state; None if there is none.
         :param seal_records: records after which a tail file is closed.
+        :param background: seal and merge on a thread; else within `committed`.
         :raises LockHeld: another process has the directory.
         :raises StateMismatch: the state and the log do not belong together, or the log is damaged; the message
             says what to do. Nothing was changed.
@@ -78,7 +73,8 @@ class IdLog:
         except BaseException:
             lock.release()
             raise
-        return cls(directory, lock, disk, opened, seal_records)
+        sealed = Sealed(directory, lock, disk, opened.manifest, opened.segments, seal_records, background=background)
+        return cls(directory, disk, opened, sealed, seal_records)
 
     def find(self, hi: U64, lo: U64, horizon_from_minute: int | npt.NDArray[Any]) -> Found:
         """Look digests up: whether each was seen, with which payload and at which arrival minute.
@@ -148,7 +144,7 @@ class IdLog:
         self._handed_out = (self._end, self._expired_before)
         return {
             "format": FORMAT,
-            "log": self._manifest.log_id,
+            "log": self._sealed.manifest.log_id,
             "length": self._end,
             "chain": self._chain,
             "expired_before": self._expired_before,
@@ -163,14 +159,10 @@ class IdLog:
         """
         if self._handed_out is None:
             return
-        self._durable_end, self._durable_expired_before = self._handed_out
+        durable_end, durable_expired_before = self._handed_out
         self._handed_out = None
-        if not self._manifest.committed:
-            self._store(self._manifest.with_changes(committed=True))
-        while self._tail and self._closed(self._tail[0]) and self._tail[0].end <= self._durable_end:
-            self._seal_first()
-        self._drop_expired()
-        self._merge_segments()
+        self._sealed.mark_committed()
+        self._sealed.advance(self._tail, durable_end, durable_expired_before)
 
     @property
     def ids(self) -> int:
@@ -181,20 +173,17 @@ class IdLog:
     def disk_bytes(self) -> int:
         """Return the bytes of segments and tail, without headers of the tail."""
         tail = sum(file.records for file in self._tail) * dedupe_tail.RECORD.itemsize
-        return tail + sum(segment.file_bytes for segment in self._segments)
+        return tail + sum(segment.file_bytes for segment in self._sealed.segments)
 
     def close(self) -> None:
         """Give the lock up. What was not in a snapshot is cut off at the next start."""
-        self._lock.release()
+        self._sealed.close()
 
     # --- inside ------------------------------------------------------------------------------------------
 
-    def _newest_first(self) -> list[Run]:
-        runs = [run for file in reversed(self._tail) for run in reversed(file.runs.runs)]
-        return [*runs, *reversed(self._segments)]
-
-    def _closed(self, file: TailFile) -> bool:
-        return file is not self._tail[-1] or file.records >= self._seal_records
+    def _newest_first(self) -> list[Run | Segment]:
+        runs: list[Run | Segment] = [run for file in reversed(self._tail) for run in reversed(file.runs.runs)]
+        return [*runs, *reversed(self._sealed.segments)]
 
     def _open_tail(self, day: int) -> TailFile:
         """Return the tail file to append to: the last one, or a new one where that is full or its day is over."""
@@ -209,56 +198,6 @@ class IdLog:
         file = TailFile(path, self._end, self._end, self._chain, day, dirty=True, new=True)
         self._tail.append(file)
         return file
-
-    def _store(self, manifest: Manifest) -> None:
-        dedupe_manifest.store(self._disk, self._directory, manifest)
-        self._manifest = manifest
-
-    def _seal_first(self) -> None:
-        """Turn the oldest tail file into a segment.
-
-        a. Write the segment. Dying before the manifest: it is removed at the next start, the tail still has all.
-        b. Store the manifest. Dying after: the tail file lies below the sealed end and is removed at the start.
-        c. Remove the tail file.
-        """
-        file = self._tail[0]
-        if file.first != self._manifest.sealed_end or file.end > self._durable_end:
-            message = (
-                f"{file.path} cannot be sealed: it holds records {file.first} to {file.end}, "
-                f"sealed is {self._manifest.sealed_end}, durable {self._durable_end}"
-            )
-            raise InvariantViolation(message)
-        entry = dedupe_seal.write_segment(self._disk, self._directory, self._log_id, file)
-        self._store(
-            self._manifest.with_changes(
-                sealed_end=file.end, sealed_chain=file.chain, segments=(*self._manifest.segments, entry)
-            )
-        )
-        self._segments.append(Segment(self._directory, self._log_id, entry))
-        del self._tail[0]
-        self._disk.remove(file.path)
-
-    def _drop_expired(self) -> None:
-        before = self._durable_expired_before
-        expired = [segment for segment in self._segments if segment.minute_max < before]
-        if expired:
-            self._replace(expired, [])
-
-    def _merge_segments(self) -> None:
-        chosen = dedupe_seal.choose_merge(self._segments, self._seal_records)
-        if chosen:
-            entry = dedupe_seal.merge(self._disk, self._directory, self._log_id, chosen, self._durable_expired_before)
-            self._replace(chosen, [] if entry is None else [Segment(self._directory, self._log_id, entry)])
-
-    def _replace(self, old: list[Segment], new: list[Segment]) -> None:
-        """Put segments in the place of others: first in the manifest, then remove the files."""
-        at = self._segments.index(old[0])
-        kept = [segment for segment in self._segments if segment not in old]
-        kept[at:at] = new
-        self._store(self._manifest.with_changes(segments=tuple(segment.entry for segment in kept)))
-        self._segments = kept
-        for segment in old:
-            self._disk.remove(segment.path)
 
 
 def _make_directory(directory: Path, disk: Disk) -> None:

@@ -1,40 +1,47 @@
 """Sealing and merging of the id log: from a closed tail file to a segment, from many segments to one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from operators import dedupe_segment
+import numpy as np
+
 from operators.dedupe_disk import Disk
 from operators.dedupe_manifest import SegmentEntry
-from operators.dedupe_run import concatenate, sorted_newest
+from operators.dedupe_run import Records, concatenate, sorted_newest
 from operators.dedupe_segment import Segment
+from operators.dedupe_segment_writer import SegmentWriter
 from operators.dedupe_tail import TailFile
 
 MERGE_WIDTH: Final = 4
 """Neighbouring segments of one size class that become one."""
-MERGE_FACTOR_MAX: Final = 16
-"""A merged segment holds at most this many times the records of a sealed tail file."""
+MERGE_RECORDS_MAX: Final = 1 << 26
+"""Segments are not merged beyond about this many records (1.8 GB)."""
+_CHUNK_BLOCKS: Final = 64
 
 
-def write_segment(disk: Disk, directory: Path, log_id: bytes, file: TailFile) -> SegmentEntry:
+def seal(disk: Disk, directory: Path, log_id: bytes, file: TailFile) -> SegmentEntry | None:
     """Write the segment of a closed tail file and return its manifest entry."""
-    return dedupe_segment.write(disk, directory, log_id, file.first, file.end, file.runs.merged())
+    records = file.runs.merged()
+    writer = SegmentWriter(disk, directory, log_id, file.first, file.end, len(records))
+    writer.add(records)
+    return writer.finish()
 
 
-def choose_merge(segments: Sequence[Segment], seal_records: int) -> list[Segment]:
-    """Return the newest neighbouring segments worth merging, oldest first; none if there are not enough."""
-    size = 1
-    while size < MERGE_FACTOR_MAX:
-        limit = size * MERGE_WIDTH * seal_records
-        chosen: list[Segment] = []
-        for segment in reversed(segments):
-            if len(segment) * MERGE_WIDTH > limit or len(chosen) == MERGE_WIDTH:
-                break
-            chosen.insert(0, segment)
-        if len(chosen) == MERGE_WIDTH:
+def choose_merge(segments: Sequence[Segment], smallest: int) -> list[Segment]:
+    """Return the newest neighbouring segments of one size class, oldest first; none if there are too few.
+
+    :param smallest: records below twice which a segment is of the lowest class; classes widen by MERGE_WIDTH.
+    """
+    limit = 2 * smallest
+    end = len(segments)
+    while end >= MERGE_WIDTH and limit * MERGE_WIDTH <= 2 * MERGE_RECORDS_MAX:
+        chosen = list(segments[end - MERGE_WIDTH : end])
+        if all(len(segment) <= limit for segment in chosen):
             return chosen
-        size *= MERGE_WIDTH
+        while end and len(segments[end - 1]) <= limit:  # too few of this class: look behind them
+            end -= 1
+        limit *= MERGE_WIDTH
     return []
 
 
@@ -43,14 +50,24 @@ def merge(
 ) -> SegmentEntry | None:
     """Write one segment for several neighbours, without expired records; None if nothing is left of them.
 
-    Every block read is checked first, so damage is found here and not copied under a new checksum.
+    Works through ranges of the digest, so memory stays small. Every block read is checked first, so damage is
+    found here and not copied under a new checksum.
     """
-    for segment in segments:
-        segment.check_all()
-    records = concatenate([segment.records for segment in segments])
-    records = sorted_newest(records)
-    records = records.take(records.minute >= expired_before)
-    if not len(records):
-        return None
+    count_max = sum(len(segment) for segment in segments)
     first, end = segments[0].entry.first, segments[-1].entry.end
-    return dedupe_segment.write(disk, directory, log_id, first, end, records)
+    writer = SegmentWriter(disk, directory, log_id, first, end, count_max)
+    for part in _chunks(segments):
+        records = sorted_newest(part)
+        writer.add(records.take(records.minute >= expired_before))
+    return writer.finish()
+
+
+def _chunks(segments: Sequence[Segment]) -> Iterator[Records]:
+    """Yield the records of all segments by ranges of `hi`, within a range the older segment's first."""
+    starts = np.sort(np.concatenate([segment.starts for segment in segments]))
+    begins = [0] * len(segments)
+    for bound in [*np.unique(starts[_CHUNK_BLOCKS::_CHUNK_BLOCKS]), None]:
+        ends = [len(segment) if bound is None else segment.lower_bound(bound) for segment in segments]
+        parts = zip(segments, begins, ends, strict=True)
+        yield concatenate([segment.slice(begin, end) for segment, begin, end in parts])
+        begins = ends

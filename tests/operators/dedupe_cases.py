@@ -1,5 +1,6 @@
 """Helpers for the id log's tests: columns from ids, and a disk that remembers what a crash would leave."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import xxhash
 
 from operators.dedupe_disk import Buffer, SystemDisk
 from operators.dedupe_log import IdLog
+
+SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+"""Memory, where there is some: thousands of small files are rewritten and synced."""
 
 Key = tuple[int, int]
 Record = tuple[int, int]
@@ -109,20 +113,32 @@ class RememberingDisk(HastyDisk):
         """Return directory contents that a crash now may leave: a killed process, and lost power in variants."""
         killed = {path.name: bytes(file.data) for path, file in self.names.items()}
         out = [killed]
-        for names in (self.durable_names, self.names, self.durable_names | self.names):
-            for kept_of_eight in (0, 3, 8):
-                image = {}
-                for path, file in names.items():
-                    # Appended bytes that were not synced survive up to anywhere; cut ones may come back.
-                    unsynced = len(file.data) - len(file.durable)
-                    if unsynced >= 0:
-                        end = len(file.durable) + unsynced * kept_of_eight // 8
-                        image[path.name] = bytes(file.data[:end])
-                    else:
-                        image[path.name] = bytes(file.data) if kept_of_eight == 8 else file.durable
-                if image not in out:
-                    out.append(image)
+        for number, names in enumerate(self._names_after_lost_power()):
+            for kept_of_eight in (0, 3, 8) if number < 2 else (8,):
+                out.append({path.name: _survivors(file, kept_of_eight) for path, file in names.items()})
         return out
+
+    def _names_after_lost_power(self) -> list[dict[Path, _File]]:
+        """Return name tables: none, one, all but one or all of the changes since `sync_directory` survived."""
+        tables = [self.durable_names, self.names]
+        for path in self.names.keys() | self.durable_names.keys():
+            if self.names.get(path) is not self.durable_names.get(path):
+                tables.append(_with(self.durable_names, path, self.names.get(path)))
+                tables.append(_with(self.names, path, self.durable_names.get(path)))
+        return tables
+
+
+def _with(names: dict[Path, _File], path: Path, file: _File | None) -> dict[Path, _File]:
+    rest = {name: other for name, other in names.items() if name != path}
+    return rest if file is None else rest | {path: file}
+
+
+def _survivors(file: _File, kept_of_eight: int) -> bytes:
+    """Return a file's bytes: of what was appended unsynced some survive, what was cut unsynced may come back."""
+    unsynced = len(file.data) - len(file.durable)
+    if unsynced < 0:
+        return bytes(file.data) if kept_of_eight == 8 else file.durable
+    return bytes(file.data[: len(file.durable) + unsynced * kept_of_eight // 8])
 
 
 def lay_out(image: dict[str, bytes], directory: Path) -> None:

@@ -23,7 +23,7 @@ from operators.dedupe import DedupeLogic, Item, Output
 from operators.dedupe_log import IdLog
 from operators.items import Accepted, Counts, Marker, Partials, Rejects, ShardBatch
 from operators.sums import partial_sums
-from tests.operators.dedupe_cases import HastyDisk, key
+from tests.operators.dedupe_cases import SCRATCH, HastyDisk, key
 
 DAY_MS = 86_400_000
 DAY0_MS = 20_000 * DAY_MS
@@ -282,7 +282,7 @@ def items_of(chance: random.Random, events: list[Event], history: History) -> li
 
 
 def open_logic(directory: Path, history: History, state: dict[str, Any] | None, seal: int) -> tuple[IdLog, DedupeLogic]:
-    log = IdLog.open(directory, state and state["log"], disk=HastyDisk(), seal_records=seal)
+    log = IdLog.open(directory, state and state["log"], disk=HastyDisk(), seal_records=seal, background=False)
     return log, DedupeLogic("id-00", log, history, TENANT_SHARDS, partial_sums, state, senders=(SENDER,))
 
 
@@ -301,7 +301,7 @@ def test_equals_the_oracle_whatever_the_batches_and_crashes(seed: int, history: 
     events = make_events(chance, chance.randrange(0, 120))
     expected = oracle(events, history)
     seen = Seen()
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory(dir=SCRATCH) as name:
         directory = Path(name) / "shard"
         log, logic = open_logic(directory, history, None, seal)
         state: dict[str, Any] | None = None
@@ -319,7 +319,7 @@ def test_equals_the_oracle_whatever_the_batches_and_crashes(seed: int, history: 
                     step = 0.99
                 if chance.random() < 0.5 and at < len(calls) and step < 0.3:
                     continue
-            if step > 0.85 and (state is not None or not log._manifest.committed):
+            if step > 0.85 and (state is not None or not log._sealed.manifest.committed):
                 log.close()
                 log, logic = open_logic(directory, history, state, seal)
                 at, seen.sums = replayed_from, sums_then.copy()
@@ -340,8 +340,8 @@ def history() -> History:
 
 
 @pytest.fixture
-def logic(tmp_path: Path, history: History) -> DedupeLogic:
-    return open_logic(tmp_path / "shard", history, None, 10_000)[1]
+def logic(quick_path: Path, history: History) -> DedupeLogic:
+    return open_logic(quick_path / "shard", history, None, 10_000)[1]
 
 
 def run(logic: DedupeLogic, history: History, *events: Event) -> Seen:
@@ -398,8 +398,8 @@ def test_a_conflict_says_both_digests_and_cuts_the_raw_event(logic: DedupeLogic,
     assert row["counted"] is True
 
 
-def test_the_lowest_watermark_goes_on_once_a_call(tmp_path: Path, history: History) -> None:
-    log = IdLog.open(tmp_path / "s", None)
+def test_the_lowest_watermark_goes_on_once_a_call(quick_path: Path, history: History) -> None:
+    log = IdLog.open(quick_path / "s", None)
     logic = DedupeLogic("id-00", log, history, 3, partial_sums, None, senders=("a", "b"))
     assert logic.process([Marker("a", 50)]) == [Marker("id-00", 0)]
     assert logic.process([Marker("b", 30), Marker("a", 70), Marker("b", 60)]) == [Marker("id-00", 60)]
@@ -409,8 +409,8 @@ def test_the_lowest_watermark_goes_on_once_a_call(tmp_path: Path, history: Histo
         logic.process([Marker("c", 1)])
 
 
-def test_several_senders_are_put_in_position_order(tmp_path: Path, history: History) -> None:
-    log = IdLog.open(tmp_path / "s", None)
+def test_several_senders_are_put_in_position_order(quick_path: Path, history: History) -> None:
+    log = IdLog.open(quick_path / "s", None)
     logic = DedupeLogic("id-00", log, history, 3, partial_sums, None, senders=("a", "b"))
     later = batch([Event(at(9), 1), Event(at(10), 2)], history.latest)
     earlier = batch([Event(at(5), 1), Event(at(11), 3)], history.latest)
@@ -433,19 +433,19 @@ def test_unchanged_counts_are_not_sent_again(logic: DedupeLogic, history: Histor
     assert logic.process([Marker(SENDER, DAY0_MS + 5)]) == [Marker("id-00", DAY0_MS + 5)]
 
 
-def test_changed_counts_survive_a_resume(tmp_path: Path, history: History) -> None:
-    log, logic = open_logic(tmp_path / "shard", history, None, 100)
+def test_changed_counts_survive_a_resume(quick_path: Path, history: History) -> None:
+    log, logic = open_logic(quick_path / "shard", history, None, 100)
     logic.process([batch([Event(at(0), 1)], history.latest)])
     state = logic.snapshot()
     log.close()
-    _, logic = open_logic(tmp_path / "shard", history, state, 100)
+    _, logic = open_logic(quick_path / "shard", history, state, 100)
     seen = Seen()
     seen.take(logic.process([Marker(SENDER, DAY0_MS + 60_000)]))
     assert seen.counts == {(0, DAY0_MS // 60_000, "accepted", ""): 1}
 
 
-def test_a_state_of_other_readers_is_refused(tmp_path: Path, history: History) -> None:
-    log, logic = open_logic(tmp_path / "shard", history, None, 100)
+def test_a_state_of_other_readers_is_refused(quick_path: Path, history: History) -> None:
+    log, logic = open_logic(quick_path / "shard", history, None, 100)
     state = logic.snapshot()
     with pytest.raises(StateMismatch, match="METERBRIDGE_FLOW__READERS is fixed"):
         DedupeLogic("id-00", log, history, 3, partial_sums, state, senders=("a", "b"))
@@ -453,9 +453,9 @@ def test_a_state_of_other_readers_is_refused(tmp_path: Path, history: History) -
         DedupeLogic("id-00", log, history, 3, partial_sums, state | {"version": 9}, senders=(SENDER,))
 
 
-def test_the_log_forgets_what_no_event_can_ask_for(tmp_path: Path) -> None:
+def test_the_log_forgets_what_no_event_can_ask_for(quick_path: Path) -> None:
     history = make_history([3], [])
-    log, logic = open_logic(tmp_path / "shard", history, None, 1)
+    log, logic = open_logic(quick_path / "shard", history, None, 1)
     for day in range(8):
         run(logic, history, Event((DAY0_MS + day * DAY_MS, 0, 0, 0), day))
         state = logic.snapshot()

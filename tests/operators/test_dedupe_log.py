@@ -13,22 +13,22 @@ from hypothesis import strategies as st
 from core.errors import LockHeld
 from operators.dedupe_log import IdLog
 from operators.dedupe_run import Records, RunStack
-from tests.operators.dedupe_cases import HastyDisk, Key, Record, append, find, key
+from tests.operators.dedupe_cases import SCRATCH, HastyDisk, Key, Record, append, find, key
 
 UNIVERSE = [key(number) for number in (*range(120), *range(1000, 1004))]
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32), seal_records=st.sampled_from([1, 7, 40, 10_000]))
-def test_equals_a_dict_through_seals_merges_and_resumes(seed: int, seal_records: int) -> None:
+@given(seed=st.integers(0, 2**32), seal_records=st.sampled_from([1, 7, 40, 10_000]), background=st.booleans())
+def test_equals_a_dict_through_seals_merges_and_resumes(seed: int, seal_records: int, background: bool) -> None:
     chance = random.Random(seed)
     newest: dict[Key, Record] = {}
     durable: dict[Key, Record] = {}
     state: dict[str, Any] | None = None
     minute = 0
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory(dir=SCRATCH) as name:
         directory = Path(name) / "shard"
-        log = IdLog.open(directory, None, disk=HastyDisk(), seal_records=seal_records)
+        log = IdLog.open(directory, None, disk=HastyDisk(), seal_records=seal_records, background=background)
         for _ in range(chance.randrange(1, 40)):
             step = chance.random()
             if step < 0.6:
@@ -42,7 +42,7 @@ def test_equals_a_dict_through_seals_merges_and_resumes(seed: int, seal_records:
                 log.committed()
             else:
                 log.close()
-                log = IdLog.open(directory, state, disk=HastyDisk(), seal_records=seal_records)
+                log = IdLog.open(directory, state, disk=HastyDisk(), seal_records=seal_records, background=background)
                 newest = dict(durable)
             horizon_from = chance.choice([0, minute, minute - 1440, minute + 1])
             expected = {name: record for name, record in newest.items() if record[1] >= horizon_from}
@@ -50,8 +50,8 @@ def test_equals_a_dict_through_seals_merges_and_resumes(seed: int, seal_records:
         log.close()
 
 
-def test_the_horizon_is_per_id(tmp_path: Path) -> None:
-    log = IdLog.open(tmp_path / "s", None)
+def test_the_horizon_is_per_id(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None)
     append(log, [(key(1), 5, 100), (key(2), 6, 200)])
     hi = np.array([key(1)[0], key(1)[0], key(2)[0]], np.uint64)
     lo = np.array([key(1)[1], key(1)[1], key(2)[1]], np.uint64)
@@ -60,56 +60,56 @@ def test_the_horizon_is_per_id(tmp_path: Path) -> None:
     assert (content[0], minute[0], content[2], minute[2]) == (5, 100, 6, 200)
 
 
-def test_many_segments_are_merged_and_expired_ones_deleted(tmp_path: Path) -> None:
-    log = IdLog.open(tmp_path / "s", None, seal_records=10)
+def test_many_segments_are_merged_and_expired_ones_deleted(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None, seal_records=10, background=False)
     for day in range(40):
         append(log, [(key(day * 10 + number), 1, day * 1440) for number in range(10)])
         log.snapshot()
         log.committed()
-    segments = list((tmp_path / "s").glob("segment-*"))
+    segments = list((quick_path / "s").glob("segment-*"))
     assert 2 <= len(segments) <= 8, segments
     assert log.ids == 400
     assert len(find(log, [key(number) for number in range(400)])) == 400
 
     log.expire(30 * 1440)
     state = log.snapshot()
-    assert len(list((tmp_path / "s").glob("segment-*"))) == len(segments), "deleted before it was durable"
+    assert len(list((quick_path / "s").glob("segment-*"))) == len(segments), "deleted before it was durable"
     log.committed()
-    assert len(list((tmp_path / "s").glob("segment-*"))) < len(segments)
+    assert len(list((quick_path / "s").glob("segment-*"))) < len(segments)
     survivors = [key(number) for number in range(300, 400)]
     assert len(find(log, survivors, 30 * 1440)) == 100
     log.close()
-    log = IdLog.open(tmp_path / "s", state, seal_records=10)
+    log = IdLog.open(quick_path / "s", state, seal_records=10, background=False)
     assert len(find(log, survivors, 30 * 1440)) == 100
 
 
-def test_a_deleted_or_kept_file_never_changes_the_answer(tmp_path: Path) -> None:
-    log = IdLog.open(tmp_path / "s", None)
+def test_a_deleted_or_kept_file_never_changes_the_answer(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None)
     append(log, [(key(1), 5, 100)])
     assert find(log, [key(1)], 101) == {}
     assert find(log, [key(1)], 100) == {key(1): (5, 100)}
 
 
-def test_memory_of_sealed_ids_is_the_filter(tmp_path: Path) -> None:
-    log = IdLog.open(tmp_path / "s", None, seal_records=1000)
+def test_memory_of_sealed_ids_is_the_filter(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None, seal_records=1000, background=False)
     append(log, [(key(number), 1, 1) for number in range(4000)])
     log.snapshot()
     log.committed()
-    (segment,) = log._segments
+    (segment,) = log._sealed.segments
     assert segment.words.nbytes <= 2 * 4000 + 8
     assert not log._tail
 
 
-def test_a_locked_log_is_refused(tmp_path: Path) -> None:
-    log = IdLog.open(tmp_path / "s", None)
+def test_a_locked_log_is_refused(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None)
     with pytest.raises(LockHeld, match="stop that process"):
-        IdLog.open(tmp_path / "s", None)
+        IdLog.open(quick_path / "s", None)
     log.close()
-    IdLog.open(tmp_path / "s", None).close()
+    IdLog.open(quick_path / "s", None).close()
 
 
-def test_a_snapshot_is_plain_and_small(tmp_path: Path) -> None:
-    log = IdLog.open(tmp_path / "s", None)
+def test_a_snapshot_is_plain_and_small(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None)
     append(log, [(key(number), 1, 1) for number in range(1000)])
     state = log.snapshot()
     assert set(state) == {"format", "log", "length", "chain", "expired_before"}
