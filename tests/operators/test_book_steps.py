@@ -296,3 +296,15 @@ def test_first_position_of_a_series_counts_over_all_its_usage_minutes() -> None:
     kept = set(sealed.get_column("dimensions").to_list()) - {OVERFLOW}
     assert kept == {f'{{"model":"m{(number * 7) % 20}"}}' for number in range(5)}
     assert sealed.get_column("events").sum() == 100
+
+
+def test_values_of_folded_series_count_once_in_the_overflow_series() -> None:
+    """Also if the series was looked at under its own name before the limit was decided."""
+    logic = book("a", "b", series_max=(1, 1))
+    early = [one(50, model="kept", user="u0", excluded=USERS_ONLY), one(55, model="third", excluded=USERS_ONLY)]
+    logic.process([partials(*early), Marker("a", START_MS + 60), Marker("b", START_MS)])
+    logic.process([Marker("a", SEAL_MS), Marker("b", SEAL_MS)])
+    again = [one(300_000, model="kept", user="u0", excluded=USERS_ONLY), one(300_001, model="m9", excluded=USERS_ONLY)]
+    end_ms = SEAL_MS + 600_000
+    out = logic.process([partials(*again), Marker("a", end_ms), Marker("b", end_ms)])
+    assert facts(out, sealed=1) == [(MINUTE + 5, 0, 1, 1), (MINUTE + 5, 0, 1, 1)]

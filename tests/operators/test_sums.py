@@ -34,7 +34,7 @@ event_strategy = st.builds(
         st.integers(START_MS, START_MS + 200_000), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2)
     ),
     tenant=st.sampled_from(["a", "b"]),
-    time_us=st.integers(-2, 3).map(lambda minute: (BORDER_MINUTE + minute) * 60_000_000),
+    time_us=st.integers(-8, 12).map(lambda step: BORDER_MINUTE * 60_000_000 + step * 20_000_000),
     value=st.integers(-(10**30) + 1, 10**30 - 1).map(exact),
     model=st.sampled_from(["x", "y", ""]),
     user=st.sampled_from(["u1", "u2", "ü"]),
