@@ -18,6 +18,8 @@ from config.yaml_source import Location
 
 PREFIX: Final = "METERBRIDGE_"
 RULES: Final = "RULES"
+NOT_SETTINGS: Final = frozenset({"METERBRIDGE_VERSION"})
+"""Names with our prefix that are for others: the image's version in docker-compose.yml."""
 VALUE_CHARACTERS_MAX: Final = 1 << 20
 
 
@@ -73,7 +75,7 @@ def _overrides(
     # Shorter names first: a whole section as JSON, then single fields on top of it.
     for variable, text in sorted((os.environ if environment is None else environment).items()):
         name = variable.upper()
-        if not name.startswith(prefix) or (skip is not None and name.startswith(skip)):
+        if not name.startswith(prefix) or name in NOT_SETTINGS or (skip is not None and name.startswith(skip)):
             continue
         if name not in known:
             close = get_close_matches(name, known, n=1)

@@ -231,6 +231,7 @@ def test_bad_environment_is_named_by_variable_beside_the_files_problems(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = _write(tmp_path, "settings:\n  redis:\n    read_entries: many\n")
+    monkeypatch.setenv("METERBRIDGE_VERSION", "1.0")
     monkeypatch.setenv("METERBRIDGE_REDIS_URL", "redis://x")
     monkeypatch.setenv("METERBRIDGE_REDIS__STREAMS", "usage:0")
     monkeypatch.setenv("METERBRIDGE_FLOW__EPOCH_S", "1000")
