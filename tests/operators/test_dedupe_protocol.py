@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from core.errors import StateMismatch
 from operators.dedupe_disk import DiskFailed, SystemDisk
 from operators.dedupe_log import IdLog
+from operators.dedupe_sealed import WAITING_MAX
 from tests.operators.dedupe_cases import HastyDisk, Key, Record, RememberingDisk, append, find, key, lay_out
 
 State = dict[str, Any] | None
@@ -266,3 +268,74 @@ def test_a_full_disk_stops_and_the_last_snapshot_counts(quick_path: Path, append
     log.close()
     log = IdLog.open(quick_path / "s", state, seal_records=3, background=False)
     assert find(log, [key(number) for number in range(100)]) == durable
+
+
+class DiskWithoutSegments(HastyDisk):
+    """Refuses to write segments, which happens on the thread beside the flow."""
+
+    def append(self, path: Path, data: Any) -> None:
+        if path.name.startswith("segment"):
+            message = f"cannot write {path}: No space left on device"
+            raise DiskFailed(message)
+        super().append(path, data)
+
+
+def test_a_failure_on_the_thread_stops_the_flow_at_the_next_call(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None, disk=DiskWithoutSegments(), seal_records=5)
+    append(log, [(key(number), number, 1) for number in range(9)])
+    state = log.snapshot()
+    log.committed()
+    assert log._sealed._job is not None
+    assert log._sealed._job.thread is not None
+    log._sealed._job.thread.join(10)
+    log.snapshot()
+    with pytest.raises(DiskFailed, match="No space left"):
+        log.committed()
+    log.close()
+    log = IdLog.open(quick_path / "s", state, seal_records=5)
+    assert len(find(log, [key(number) for number in range(20)])) == 9
+    log.close()
+
+
+class SlowDisk(HastyDisk):
+    """Lets segments wait until told."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+
+    def append(self, path: Path, data: Any) -> None:
+        if path.name.startswith("segment"):
+            assert self.go.wait(30)
+        super().append(path, data)
+
+
+def test_a_slow_thread_delays_only_when_too_many_files_wait(quick_path: Path) -> None:
+    disk = SlowDisk()
+    log = IdLog.open(quick_path / "s", None, disk=disk, seal_records=1)
+    for number in range(WAITING_MAX):
+        append(log, [(key(number), number, 1)])
+        log.snapshot()
+        log.committed()
+    assert len(list(quick_path.glob("s/tail-*"))) == WAITING_MAX
+    assert len(find(log, [key(number) for number in range(20)])) == WAITING_MAX
+    threading.Timer(0.2, disk.go.set).start()
+    append(log, [(key(number), number, 1) for number in range(10, 20)])
+    log.snapshot()
+    log.committed()  # one file too many: waits for the thread
+    assert disk.go.is_set()
+    assert len(find(log, [key(number) for number in range(20)])) == WAITING_MAX + 10
+    log.close()
+
+
+def test_only_durable_records_are_sealed(quick_path: Path) -> None:
+    log = IdLog.open(quick_path / "s", None, seal_records=2, background=False)
+    append(log, [(key(number), number, 1) for number in range(3)])
+    state = log.snapshot()
+    append(log, [(key(number), number, 1) for number in range(3, 6)])
+    append(log, [(key(number), number, 1) for number in range(6, 9)])
+    log.committed()
+    assert log._sealed.manifest.sealed_end == 3
+    log.close()
+    log = IdLog.open(quick_path / "s", state, seal_records=2, background=False)
+    assert set(find(log, [key(number) for number in range(9)])) == {key(number) for number in range(3)}
+    log.close()
