@@ -60,7 +60,9 @@ def number_text(number: int) -> str:
 
 def quote(text: str) -> str:
     """Return a beancount string; control characters become spaces."""
-    clean = "".join(character if character.isprintable() else " " for character in text)
+    clean = text
+    if not text.isprintable():
+        clean = "".join(character if character.isprintable() else " " for character in text)
     return '"' + clean.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 

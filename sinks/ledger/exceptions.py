@@ -1,8 +1,9 @@
 """Exceptions a person has to look at: one row per (kind, identity), inserted once however often it is seen."""
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -11,6 +12,7 @@ from sinks.ledger import tables
 from sinks.ledger.times import to_ms
 
 _TABLE = tables.exceptions
+_KEYS_PER_QUERY: Final = 500
 
 
 def exception_key(kind: str, identity: str) -> str:
@@ -40,10 +42,13 @@ def raise_exception(connection: Connection, kind: str, identity: str, detail: st
     return key
 
 
-def resolve(connection: Connection, kind: str, identity: str, at: datetime) -> None:
-    """Mark an exception as resolved, where it is open."""
-    change = update(_TABLE).where(_TABLE.c.key == exception_key(kind, identity), _TABLE.c.resolved_at_ms.is_(None))
-    connection.execute(change.values(resolved_at_ms=to_ms(at)))
+def resolve(connection: Connection, kind: str, identities: Sequence[str], at: datetime) -> None:
+    """Mark exceptions as resolved, where they are open."""
+    keys = [exception_key(kind, identity) for identity in identities]
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
+        part = _TABLE.c.key.in_(keys[start : start + _KEYS_PER_QUERY])
+        change = update(_TABLE).where(part, _TABLE.c.resolved_at_ms.is_(None))
+        connection.execute(change.values(resolved_at_ms=to_ms(at)))
 
 
 def open_exceptions(connection: Connection, limit: int = 1000) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, insert, select, update
 
 from config.entities import Entity
 from config.revision import History
@@ -76,6 +76,9 @@ def create(engine: Engine, lease: Lease, history: History, entity: str, now: dat
             mapping: Mapping[str, str] = {str(role): code for role, code in newest.accounts.items()}
             drafts = grouping.draft(known, mapping, currency, period, found)
             clash = _store(connection, drafts, newest.erp.adapter, now)
+            if not clash and _load(connection, entity, currency, period, members):
+                message = f"documents of {entity} changed while their postings were made; nothing was stored"
+                raise InvariantViolation(message)
         if clash:
             _alarm(engine, clash, now)
         made += len(drafts)
@@ -110,18 +113,13 @@ def _store(connection: Connection, drafts: list[Draft], adapter: str, now: datet
         for key in draft.posting.document_keys
     ]
     connection.execute(insert(tables.posting_documents), members)
+    marked = update(_DOCUMENTS).where(_DOCUMENTS.c.key == bindparam("document"))
+    marked = marked.where(_DOCUMENTS.c.state == documents.PENDING)
+    connection.execute(
+        marked.values(state=documents.IN_POSTING, posting_key=bindparam("posting")),
+        [{"document": row["document_key"], "posting": row["posting_key"]} for row in members],
+    )
     for draft in drafts:
-        own = select(tables.posting_documents.c.document_key).where(
-            tables.posting_documents.c.posting_key == draft.posting.key
-        )
-        marked = connection.execute(
-            update(_DOCUMENTS)
-            .where(_DOCUMENTS.c.key.in_(own), _DOCUMENTS.c.state == documents.PENDING)
-            .values(state=documents.IN_POSTING, posting_key=draft.posting.key)
-        )
-        if marked.rowcount != len(draft.posting.document_keys):
-            message = f"documents of posting {draft.posting.key} changed while it was made; nothing was stored"
-            raise InvariantViolation(message)
         if draft.missing_roles:
             detail = f"no account for {', '.join(draft.missing_roles)} in entity {draft.posting.entity}"
             exceptions.raise_exception(connection, "posting_held", draft.posting.key, detail, now)

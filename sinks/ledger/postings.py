@@ -211,8 +211,8 @@ def apply(
             if change.state in ALARMS:
                 detail = f"{change.reason}: {change.detail}"[:_DETAIL_CHARACTERS_MAX]
                 exceptions.raise_exception(connection, f"posting_{change.state.lower()}", change.key, detail, now)
-            elif change.state == POSTED:
-                exceptions.resolve(connection, "posting_held", change.key, now)
+        posted = [change.key for change in changes if change.state == POSTED]
+        exceptions.resolve(connection, "posting_held", posted, now)
 
 
 def _parameters(change: Change) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def replace_content(engine: Engine, lease: Lease, posting: Posting, now: datetim
                 version=_TABLE.c.version + 1,
             )
         )
-        exceptions.resolve(connection, "posting_held", posting.key, now)
+        exceptions.resolve(connection, "posting_held", [posting.key], now)
 
 
 def release(engine: Engine, key: str, *, actor: str, reason: str, now: datetime) -> None:
@@ -316,4 +316,4 @@ def release(engine: Engine, key: str, *, actor: str, reason: str, now: datetime)
             raise InvalidRequest(message)
         detail = f"was held: {held.reason}: {held.detail}"[:_DETAIL_CHARACTERS_MAX]
         audit.record(connection, at=now, actor=actor, action="release", subject=key, reason=reason, detail=detail)
-        exceptions.resolve(connection, "posting_held", key, now)
+        exceptions.resolve(connection, "posting_held", [key], now)

@@ -176,7 +176,7 @@ def test_an_exception_is_one_row_until_resolved(engine: Engine) -> None:
         exceptions.raise_exception(connection, "hel", "dX", "other", NOW)
         rows = exceptions.open_exceptions(connection)
         assert sorted((row["kind"], row["detail"]) for row in rows) == [("hel", "other"), ("held", "first")]
-        exceptions.resolve(connection, "held", "X", NOW)
+        exceptions.resolve(connection, "held", ["X"], NOW)
         assert len(exceptions.open_exceptions(connection)) == 1
         exceptions.raise_exception(connection, "held", "X", "again", NOW)
         assert {row["detail"] for row in exceptions.open_exceptions(connection)} == {"other", "again"}
