@@ -290,6 +290,7 @@ HISTORIES = [
     make_history([3], []),
     make_history([35], []),
     make_history([2, 5], [DAY0_MS + 4 * DAY_MS + 7_000]),
+    make_history([1, 6], [DAY0_MS + 3 * DAY_MS]),
     make_history([5, 1, 4], [DAY0_MS + 3 * DAY_MS, DAY0_MS + 6 * DAY_MS + 40_000]),
 ]
 
