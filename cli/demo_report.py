@@ -14,6 +14,7 @@ from core.currencies import exponent
 from core.reasons import VOID_TYPE
 from sinks import ledger
 from sinks.clickhouse.client import connect
+from sinks.erp.journal_balances import balances
 from sinks.ledger import documents
 
 TENANTS_SHOWN_MAX = 12
@@ -117,11 +118,9 @@ class Reader:
         )
 
     def _books(self) -> list[dict[str, Any]]:
-        from sinks.erp.journal import balances  # noqa: PLC0415
-
         return [
-            {"entity": entity, "account": account, "currency": currency, "balance": balance}
-            for (entity, account, currency), balance in sorted(balances(self._settings.books_dir).items())
+            {"account": account, "currency": currency, "balance": balance}
+            for (account, currency), balance in sorted(balances(self._settings.books_dir).items())
         ]
 
     def _intake_checks(self, report: Report, sent: Mapping[str, int]) -> list[Check]:

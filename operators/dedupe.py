@@ -5,7 +5,6 @@ from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
-import orjson
 import polars as pl
 
 from config.revision import History, Revision
@@ -28,6 +27,7 @@ from operators.dedupe_decide import (
 from operators.dedupe_horizon import MS_PER_MINUTE, Horizon
 from operators.dedupe_log import IdLog
 from operators.items import Accepted, Counts, Marker, Partials, Rejects, ShardBatch
+from operators.void_decode import original_type
 
 VERSION: Final = 1
 US_PER_MINUTE: Final = 60_000_000
@@ -209,7 +209,7 @@ def _unmetered(frame: pl.DataFrame, revision: Revision) -> "np.ndarray[Any, np.d
         return np.zeros(len(frame), dtype=np.bool_)
     unmetered = np.array([known[name] for name in types.to_list()], dtype=np.bool_)
     for row in np.flatnonzero((types == VOID_TYPE).to_numpy()).tolist():
-        unmetered[row] = orjson.loads(frame.item(row, "raw"))["data"]["type"] not in used
+        unmetered[row] = original_type(frame.item(row, "raw")) not in used
     return unmetered
 
 

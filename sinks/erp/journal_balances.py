@@ -1,0 +1,20 @@
+"""Account balances read from the journal's files: what the books say, independent of the ledger database."""
+
+from collections import defaultdict
+from decimal import Decimal, localcontext
+from pathlib import Path
+
+from sinks.erp.journal_format import read_entries
+
+DIGITS = 60
+
+
+def balances(books: Path) -> dict[tuple[str, str], Decimal]:
+    """Return the balance by (account, currency) over all day files below `books`; debits are positive."""
+    totals: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    with localcontext(prec=DIGITS):
+        for path in sorted(books.rglob("[0-9]*.beancount")):
+            for entry in read_entries(path.read_text(encoding="utf-8")):
+                for account, amount in entry.lines:
+                    totals[account, entry.currency] += amount
+    return dict(totals)
