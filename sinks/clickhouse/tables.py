@@ -107,6 +107,7 @@ def _position(streams: Sequence[str]) -> list[pl.Expr]:
         pl.concat_str("entry_ms", "entry_seq", separator="-").alias("entry_id"),
         pl.col("entry_index").cast(pl.UInt32),
         pl.col("entry_ms").cast(pl.Datetime("ms", "UTC")).alias("ingest_time"),
+        pl.col("entry_seq").cast(pl.UInt64),  # else the server reads it from entry_id: half the insert's time
     ]
 
 
@@ -150,7 +151,7 @@ def dimensions_map(texts: Any) -> Any:
 
 
 def _events(streams: Sequence[str]) -> list[pl.Expr]:
-    stream, entry_id, entry_index, ingest_time = _position(streams)
+    stream, entry_id, entry_index, ingest_time, entry_seq = _position(streams)
     return [
         pl.col("tenant", "source", "id", "type"),
         _micros("event_time_us", "event_time"),
@@ -160,6 +161,7 @@ def _events(streams: Sequence[str]) -> list[pl.Expr]:
         ingest_time,
         _minute("booked_minute"),
         pl.col("raw").alias("data"),
+        entry_seq,
     ]
 
 
