@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import LockHeld
+from operators import dedupe_seal, dedupe_segment_writer
 from operators.dedupe_log import IdLog
 from operators.dedupe_run import Records, RunStack
 from tests.operators.dedupe_cases import SCRATCH, HastyDisk, Key, Record, append, find, key
@@ -128,3 +129,33 @@ def test_runs_stay_few_whatever_the_sizes() -> None:
         total += size
         assert len(stack.runs) <= 7 * 7
     assert sum(len(run) for run in stack.runs) == len(stack.merged()) == total
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_merges_of_many_blocks_and_chunks_lose_and_double_nothing(
+    quick_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(dedupe_segment_writer, "BLOCK_RECORDS_MAX", 4)
+    monkeypatch.setattr(dedupe_seal, "_CHUNK_BLOCKS", 2)
+    chance = random.Random(seed)
+    log = IdLog.open(quick_path / "s", None, disk=HastyDisk(), seal_records=40, background=False)
+    newest: dict[Key, Record] = {}
+    universe = [key(number) for number in (*range(500), *range(1000, 1004))]
+    for minute in range(40):
+        records = [(name, chance.randrange(2**64), minute) for name in chance.sample(universe, 41)]
+        append(log, records)
+        newest.update({name: (content, at) for name, content, at in records})
+        log.expire(minute - 20)
+        state = log.snapshot()
+        log.committed()
+        expected = {name: record for name, record in newest.items() if record[1] >= minute - 20}
+        assert find(log, universe, minute - 20) == expected
+    biggest = max(log._sealed.segments, key=len)
+    assert len(biggest.starts) > 8
+    records_of_biggest = biggest.slice(0, len(biggest))
+    assert len(set(zip(records_of_biggest.hi.tolist(), records_of_biggest.lo.tolist(), strict=True))) == len(biggest)
+    assert int(records_of_biggest.minute.min()) > 0, "a merge keeps nothing that was expired"
+    log.close()
+    log = IdLog.open(quick_path / "s", state, disk=HastyDisk(), seal_records=40, background=False)
+    assert find(log, universe, minute - 20) == expected
+    log.close()
