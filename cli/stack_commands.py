@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from cli.context import context
 from cli.output import emit, key_values, table
-from core.errors import MeterbridgeError
+from core.errors import InvalidRequest, MeterbridgeError
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -79,6 +79,8 @@ def _streams(settings: "Settings") -> dict[str, int]:
 
 
 def _ledger(settings: "Settings") -> dict[str, Any]:
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
     from sinks import ledger  # noqa: PLC0415
     from sinks.ledger import documents, postings, progress  # noqa: PLC0415
 
@@ -91,6 +93,10 @@ def _ledger(settings: "Settings") -> dict[str, Any]:
             "documents": documents.count_by_state(engine),
             "postings": postings.count_by_state(engine),
         }
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or type(error).__name__
+        message = f"the ledger cannot be read: {cause}: run `meterbridge migrate`, or check METERBRIDGE_LEDGER__URL"
+        raise InvalidRequest(message) from error
     finally:
         engine.dispose()
 

@@ -50,7 +50,8 @@ def test_up_migrate_status_down(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     before = cli("status")
     assert not any(server["running"] for server in before["servers"])
-    assert "streams_error" in before
+    assert "METERBRIDGE_REDIS__URL" in before["streams_error"]
+    assert "meterbridge migrate" in before["ledger_error"]
     try:
         assert all(server["answers"] for server in cli("up")["servers"])
         first, second = cli("migrate"), cli("migrate")
