@@ -12,7 +12,7 @@ total, whatever the hours they were booked in. Sums are never rounded again.
 import base64
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, Final
@@ -21,6 +21,7 @@ import orjson
 import polars as pl
 
 from config.revision import History
+from core.frames import RATED_SCHEMA
 from operators.document_lines import DocumentLine, Row, lines_of
 from operators.rate_terms import TermsIndex, index_of, moment
 
@@ -66,8 +67,8 @@ class Document:
 
     def to_json(self) -> bytes:
         """Return the canonical JSON: sorted keys, compact, numbers with decimals as text."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        plain["lines"] = [asdict(line) for line in self.lines]
+        plain = {name: getattr(self, name) for name in _FIELDS}
+        plain["lines"] = [line.plain() for line in self.lines]
         return orjson.dumps(plain, default=_text, option=orjson.OPT_SORT_KEYS)
 
     @property
@@ -85,6 +86,9 @@ class Document:
         return cls(**plain)
 
 
+_FIELDS: Final = tuple(field.name for field in fields(Document))
+
+
 def _text(value: Any) -> str:
     if isinstance(value, Decimal):
         return format(value, "f")
@@ -100,7 +104,7 @@ def documents(rows: pl.DataFrame, history: History) -> list[Document]:
     Unit of parallelism: any set of rows that holds a customer's whole booked hour.
     """
     sealed = rows.filter(pl.col("status") == "sealed")
-    found = sorted((Row(**values) for values in sealed.iter_rows(named=True)), key=_order)
+    found = sorted((Row(*values) for values in sealed.select(RATED_SCHEMA.keys()).iter_rows()), key=_order)
     return [
         _document(identity, list(members), index_of(history.at(identity[4] * _MS_PER_HOUR)))
         for identity, members in groupby(found, key=_identity)
@@ -189,5 +193,5 @@ def _posting_date(index: TermsIndex, entity: str, booked_hour: int, accounting_p
 def _source_digest(rows: list[Row]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(orjson.dumps([str(value) for value in asdict(row).values()]))
+        digest.update(orjson.dumps(row.plain(), default=_text))
     return digest.hexdigest()

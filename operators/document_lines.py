@@ -1,15 +1,16 @@
 """Lines of a document: runs of a charge's rows, each as a debit and a credit in cents."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final
 
 from core.currencies import exponent
 from core.errors import InvariantViolation
+from core.frames import RATED_SCHEMA
 from operators.posting_rules import roles
 from operators.rate_terms import TermsIndex, moment
 from operators.rating.charges import Charge
@@ -49,6 +50,10 @@ class Row:
     version: int
     tenant: str
 
+    def plain(self) -> list[Any]:
+        """Return the values in the order of RATED_SCHEMA."""
+        return [getattr(self, name) for name in _ROW_FIELDS]
+
     def chain(self) -> tuple[str, int, str, str, int]:
         """Return what is rounded together, within one contract."""
         return self.plan, self.plan_version, self.charge, self.price_row, self.period_start_us
@@ -56,6 +61,9 @@ class Row:
     def chain_order(self) -> tuple[Any, ...]:
         """Return the order in which rows were rated, within one contract and booked hour."""
         return (*self.chain(), self.usage_hour, _KIND_ORDER[self.line_kind], self.original_period)
+
+
+_ROW_FIELDS: Final = tuple(RATED_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +100,17 @@ class DocumentLine:
     dimensions: dict[str, str]
     tax_category: str
 
+    def plain(self) -> dict[str, Any]:
+        """Return the line as a mapping."""
+        return {name: getattr(self, name) for name in _LINE_FIELDS}
+
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "DocumentLine":
         """Read a line back from its JSON."""
         return cls(**plain | {name: Decimal(plain[name]) for name in _DECIMALS})
 
 
+_LINE_FIELDS: Final = tuple(field.name for field in fields(DocumentLine))
 _DECIMALS: Final = (
     "amount",
     "amount_exact",
@@ -111,9 +124,10 @@ _DECIMALS: Final = (
 
 def cents(amount: Decimal, currency: str) -> Decimal:
     """Round an amount half-up, ties away from zero, to the currency's exponent."""
-    with localcontext() as context:
-        context.prec = 60
-        return amount.quantize(_unit(currency), rounding=ROUND_HALF_UP)
+    return amount.quantize(_unit(currency), ROUND_HALF_UP, _WIDE)
+
+
+_WIDE: Final = Context(prec=60)
 
 
 @lru_cache(maxsize=1024)
@@ -186,14 +200,20 @@ def _entry(run: list[Row], charge: Charge, unbilled_role: str) -> Iterator[Docum
             charge=first.charge,
             price_row=first.price_row,
             meter=first.meter,
-            period_start=_time(moment(0) + timedelta(microseconds=first.period_start_us)),
-            service_from=_time(moment(min(row.usage_hour for row in run) * 60)),
-            service_to=_time(moment((max(row.usage_hour for row in run) + 1) * 60)),
+            period_start=_time(first.period_start_us),
+            service_from=_hour(min(row.usage_hour for row in run)),
+            service_to=_hour(max(row.usage_hour for row in run) + 1),
             original_period=first.original_period,
             dimensions={name: values[0] for name, values in charge.filter.items() if len(values) == 1},
             tax_category=charge.accounting.tax_category,
         )
 
 
-def _time(when: Any) -> str:
-    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+@lru_cache(maxsize=65_536)
+def _hour(hour: int) -> str:
+    return f"{moment(hour * 60):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@lru_cache(maxsize=4096)
+def _time(microseconds: int) -> str:
+    return f"{moment(0) + timedelta(microseconds=microseconds):%Y-%m-%dT%H:%M:%SZ}"

@@ -79,7 +79,8 @@ class RateLogic:
         if not marked or watermark_ms is None:
             return []
         out = self._seal(watermark_ms)
-        if self._live.is_due(watermark_ms):
+        # A round that sealed an hour is late already, and may be one of many while catching up.
+        if not out and self._live.is_due(watermark_ms):
             rows = self._live.rows(watermark_ms, self._sealed, self._rater.chains.peek, self._index)
             if len(rows):
                 out.append(RatedRows(rows, 0))

@@ -184,19 +184,27 @@ def version_spans(revision: Revision, contract: Contract) -> list[Span]:
 
 
 class Pricings:
-    """Parsed charges per (plan, version, overrides): most contracts share them."""
+    """Parsed charges per (plan, version, overrides): most contracts share them.
+
+    Contracts are known by identity: they live as long as the revision.
+    """
 
     def __init__(self, revision: Revision) -> None:
         self._revision = revision
         self._known: dict[tuple[str, int, str], Pricing] = {}
+        self._of_contract: dict[tuple[int, int], Pricing] = {}
 
     def of(self, contract: Contract, version: int) -> Pricing:
         """Return the charges of the contract under that plan version, overrides laid over them."""
+        place = (id(contract), version)
+        if place in self._of_contract:
+            return self._of_contract[place]
         overrides = repr([(override.charge, override.set) for override in contract.overrides])
         key = (contract.plan, version, overrides)
         found = self._known.get(key)
         if found is None:
             found = self._known[key] = self._parse(contract, version)
+        self._of_contract[place] = found
         return found
 
     def _parse(self, contract: Contract, version: int) -> Pricing:
