@@ -30,6 +30,13 @@ from core.errors import FatalError, InvalidRequest, InvariantViolation
 DEMO_DIRECTORY = "demo"
 SECONDS_MAX = 900
 HISTORY_HOURS = 30
+_MADE = {
+    "accepted": "accepted",
+    "duplicates": "duplicate",
+    "conflicts": "conflicting_duplicate",
+    "rejected": "rejected",
+}
+"""Counts the workload keeps of what it made, and the outcome each must have."""
 
 
 def demo(
@@ -152,8 +159,8 @@ def _send(
     with progress("Sending events", None if traces else events) as advance:
         report = Producer(settings.redis).send(_counted(workload, advance))
     note(f"Sent {report.events:,} events in {report.entries:,} stream entries, {report.seconds:.1f} s.")
-    expected = {key: int(value) for key, value in workload.expected.items() if isinstance(value, int)}
-    return {"entries": report.entries, "events": report.events} | expected
+    made = {name: int(workload.expected[key]) for key, name in _MADE.items() if key in workload.expected}
+    return {"entries": report.entries, "events": report.events} | made
 
 
 def _counted(records: Iterable[Any], advance: Any, step: int = 5_000) -> Iterator[Any]:

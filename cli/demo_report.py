@@ -143,10 +143,10 @@ class Reader:
             for row in self._rows("SELECT type, count() AS n FROM @usage_events_current GROUP BY type")
         }
         voids = {
-            row["type"]: row["n"]
+            row["original"]: row["n"]
             for row in self._rows(
-                "SELECT JSONExtractString(data, 'data', 'type') AS type, count() AS n FROM @usage_events_current"
-                " WHERE type = {void:String} GROUP BY type",
+                "SELECT JSONExtractString(data, 'data', 'type') AS original, count() AS n FROM @usage_events_current"
+                " WHERE type = {void:String} GROUP BY original",
                 void=VOID_TYPE,
             )
         }

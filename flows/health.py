@@ -62,7 +62,7 @@ def application() -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "/")
         if path == "/metrics":
-            return metrics(environ, start_response)  # type: ignore[no-any-return,arg-type]
+            return metrics(environ, start_response)  # type: ignore[no-any-return]
         if path == "/health/live":
             good, detail = liveness(time.time())
         elif path == "/health/ready":
@@ -83,7 +83,7 @@ def serve(settings: MetricsSettings, port: int) -> WSGIServer:
     :raises FatalError: the port is taken.
     """
     try:
-        server = make_server(settings.host, port, application(), handler_class=_Quiet)  # type: ignore[arg-type]
+        server = make_server(settings.host, port, application(), handler_class=_Quiet)
     except OSError as error:
         message = (
             f"metrics endpoint {settings.host}:{port}: {error.strerror}: "

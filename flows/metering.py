@@ -8,7 +8,8 @@ in ClickHouse and its documents are staged in the ledger.
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Parts:
     source: FixedPartitionedSource[Any, Any]
     table_sink: SinkFactory
     outbox: FixedPartitionedSink[Any, Any]
+    resources: ExitStack = field(default_factory=ExitStack)
+    """Takes what the steps open; whoever runs the flow closes it when the engine has ended."""
 
 
 def build(settings: Settings, history: History, parts: Parts) -> Dataflow:
@@ -51,12 +54,12 @@ def build(settings: Settings, history: History, parts: Parts) -> Dataflow:
 
     raw = op.input(steps.READ, flow, parts.source)
     decoded = op.flat_map_batch(steps.DECODE, raw, routing.decode_to_id_shards(decoder, shards.id_shards))
-    deduped = _keyed(steps.DEDUPE, decoded, dedupe_builder(settings, history))
+    deduped = _keyed(steps.DEDUPE, decoded, dedupe_builder(settings, history, parts.resources))
     for table in ("usage_events", "usage_rejects", "intake_counts"):
         _write(table, deduped, parts)
 
     partials = op.flat_map_batch(steps.TO_TENANT, deduped, routing.to_tenant_shards(shards.tenant_shards))
-    booked = _keyed(steps.BOOK, partials, book_builder(settings, history))
+    booked = _keyed(steps.BOOK, partials, book_builder(settings, history, parts.resources))
     _write("usage_facts", booked, parts)
 
     facts = op.flat_map_batch(steps.TO_CUSTOMER, booked, routing.to_customer_shards(history, shards.customer_shards))
@@ -88,16 +91,18 @@ def reader_names(settings: Settings) -> list[str]:
     return [f"reader-{index:02d}" for index in range(settings.flow.readers)]
 
 
-def _id_log(directory: Path, state: dict[str, Any] | None) -> IdLog:
-    return IdLog.open(directory, state)
+def _id_log(directory: Path, state: dict[str, Any] | None, resources: ExitStack) -> IdLog:
+    log = IdLog.open(directory, state)
+    resources.callback(log.close)
+    return log
 
 
-def dedupe_builder(settings: Settings, history: History) -> Build:
+def dedupe_builder(settings: Settings, history: History, resources: ExitStack) -> Build:
     """Return the builder of one dedupe shard."""
 
     def build_logic(shard: int, state: dict[str, Any] | None) -> DedupeLogic:
         key = ID_KEYS[shard]
-        log = _id_log(settings.state_dir / "dedupe" / key, state and state["log"])
+        log = _id_log(settings.state_dir / "dedupe" / key, state and state["log"], resources)
         return DedupeLogic(
             key,
             log,
@@ -111,13 +116,13 @@ def dedupe_builder(settings: Settings, history: History) -> Build:
     return build_logic
 
 
-def book_builder(settings: Settings, history: History) -> Build:
+def book_builder(settings: Settings, history: History, resources: ExitStack) -> Build:
     """Return the builder of one book shard."""
     senders = ID_KEYS[: settings.flow.id_shards]
 
     def build_logic(shard: int, state: dict[str, Any] | None) -> BookLogic:
         key = TENANT_KEYS[shard]
-        log = _id_log(settings.state_dir / "unique" / key, state and state["unique"])
+        log = _id_log(settings.state_dir / "unique" / key, state and state["unique"], resources)
         return BookLogic(key, senders, history, log, state)
 
     return build_logic

@@ -121,7 +121,7 @@ _TABLE_OF = {
 
 def to_table(table: str) -> Batch:
     """Pick the frames of one table, keyed by the shard that made them."""
-    kind = next(kind for kind, name in _TABLE_OF.items() if name == table)
+    kind: Any = next(kind for kind, name in _TABLE_OF.items() if name == table)
 
     def run(items: list[tuple[str, Any]]) -> list[tuple[str, pl.DataFrame]]:
         return [(key, item.frame) for key, item in items if isinstance(item, kind) and len(item.frame)]

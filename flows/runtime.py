@@ -7,6 +7,7 @@ What happens if the process dies:
  4. after the last epoch, before `promote_all`: documents stay STAGED; the next start promotes them.
 """
 
+import gc
 import signal
 import threading
 from collections.abc import Callable
@@ -24,15 +25,18 @@ from config.revision import Configuration, History
 from config.settings import Settings
 from core.clock import Clock, SystemClock
 from core.directory_lock import DirectoryLock
-from core.errors import MeterbridgeError, StopRequested
+from core.errors import MeterbridgeError, RetryableError, StopRequested
 from core.redis_client import connect as connect_redis
 from core.redis_client import server_time_ms
 from flows import health, metering
 from sinks import ledger, outbox
+from sinks.clickhouse.meters import record_meters
 from sinks.ledger import deployment, progress, revisions
 from sources.redis_streams import RedisStreamSource
 
 log = structlog.get_logger()
+
+GC_ALLOCATIONS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ def prepare_history(settings: Settings, configuration: Configuration, clock: Clo
     """Journal the configuration if it is new, before it is used, and return all revisions."""
     engine = ledger.connect(settings.ledger_url)
     try:
+        ledger.check_ready(engine)
         deployment.fix(engine, settings)
         known = revisions.load_history(engine)
         with connect_redis(settings.redis) as client:
@@ -74,10 +79,18 @@ def prepare_history(settings: Settings, configuration: Configuration, clock: Clo
         engine.dispose()
 
 
+def _record_meters(settings: Settings, history: History) -> None:
+    """Tell the dashboards how each meter merges; they are a view of the books, so nothing waits for them."""
+    try:
+        record_meters(settings.clickhouse, history.latest)
+    except RetryableError as error:
+        log.warning("The dashboards do not know new meters yet; run `meterbridge migrate` later.", cause=str(error))
+
+
 def recovery(settings: Settings) -> RecoveryConfig:
     """Return the engine's recovery configuration, made at the first start."""
     directory = settings.state_dir / "recovery"
-    if not any(directory.glob("part-*.sqlite3")) if directory.exists() else True:
+    if not any(directory.glob("part-*.sqlite3")):
         directory.mkdir(parents=True, exist_ok=True)
         init_db_dir(directory, settings.flow.recovery_partitions)
     return RecoveryConfig(str(directory))
@@ -103,6 +116,7 @@ def run(
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     with DirectoryLock(settings.state_dir / f"flow-{cluster.process_id}.lock"):
         history = prepare_history(settings, configuration, clock)
+        _record_meters(settings, history)
         stop = threading.Event()
         engine = ledger.connect(settings.ledger_url)
         source = RedisStreamSource(
@@ -115,7 +129,8 @@ def run(
             clock=clock,
         )
         table_sink, outbox_sink = metering.production_sinks(settings, stop)
-        flow = metering.build(settings, history, metering.Parts(source, table_sink, outbox_sink))
+        parts = metering.Parts(source, table_sink, outbox_sink)
+        flow = metering.build(settings, history, parts)
         server = health.serve(settings.metrics, settings.metrics.flow_port)
         log.info(
             "The metering flow runs.",
@@ -126,7 +141,7 @@ def run(
         try:
             if on_start is not None:
                 on_start(stop)
-            with stop_on_signals(stop):
+            with stop_on_signals(stop), parts.resources:
                 replayed = execute(flow, settings, stop, cluster)
             if not replayed:
                 outbox.promote_all(engine)
@@ -143,6 +158,8 @@ def execute(flow: Dataflow, settings: Settings, stop: threading.Event, cluster: 
     """
     from bytewax._bytewax import cluster_main  # noqa: PLC0415
 
+    # Batches are few and large, and hold no cycles: the default would walk millions of objects for nothing.
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
     try:
         cluster_main(
             flow,
@@ -152,7 +169,7 @@ def execute(flow: Dataflow, settings: Settings, stop: threading.Event, cluster: 
             recovery_config=recovery(settings),
             worker_count_per_proc=settings.flow.workers,
         )
-    except BaseException as error:
+    except BaseException as error:  # the engine raises its own, and what a callback raised is behind it
         cause = meaningful(error)
         if isinstance(cause, StopRequested):
             return True

@@ -210,8 +210,10 @@ def _replay(scratch: Settings, history: History, watermark_ms: int, stop: thread
         clock=clock,
     )
     table_sink, outbox_sink = metering.production_sinks(scratch, stop)
-    flow = metering.build(scratch, history, metering.Parts(source, table_sink, outbox_sink))
-    execute(flow, scratch, stop, Cluster())
+    parts = metering.Parts(source, table_sink, outbox_sink)
+    flow = metering.build(scratch, history, parts)
+    with parts.resources:
+        execute(flow, scratch, stop, Cluster())
     engine = ledger.connect(scratch.ledger_url)
     try:
         promote_all(engine)
@@ -240,12 +242,12 @@ def _compare_tables(settings: Settings, scratch: Settings, watermark_ms: int, gr
             counts = [_count(client, side, parameters) for side in sides]
             only = [f"{sides[0]} EXCEPT {sides[1]}", f"{sides[1]} EXCEPT {sides[0]}"]
             missing = [_count(client, query, parameters) for query in only]
-            samples = []
+            samples: list[str] = []
             for label, query, number in zip(("live", "replay"), only, missing, strict=True):
                 if number:
                     rows = client.query(f"{query} LIMIT {SAMPLES_MAX}", parameters=parameters).result_rows
                     samples.extend(f"only in {label}: {row}" for row in rows)
-            comparisons.append(Comparison(table.name, *counts, *missing, samples))
+            comparisons.append(Comparison(table.name, counts[0], counts[1], missing[0], missing[1], samples))
     return comparisons
 
 

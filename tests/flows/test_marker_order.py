@@ -57,7 +57,7 @@ def _hop(
 
 def _spread(keys: tuple[str, ...], keyed: bool = True) -> Any:
     def route(items: list[Any]) -> list[Any]:
-        out = []
+        out: list[Any] = []
         for entry in items:
             item = entry[1] if keyed else entry
             shards = range(SHARDS) if isinstance(item, Marker) else [item[1] % SHARDS]
