@@ -75,12 +75,12 @@ def build(source: FixedPartitionedSource[Any, Any], collected: Collected, parts:
 
 
 def run(source: RedisStreamSource, collected: Collected, *, workers: int, recovery: Path | None = None) -> None:
-    cluster_main(  # type: ignore[no-untyped-call]
+    cluster_main(
         build(source, collected, source.list_parts()),
         [],
         0,
         epoch_interval=timedelta(milliseconds=60),
-        recovery_config=RecoveryConfig(str(recovery)) if recovery else None,  # type: ignore[no-untyped-call]
+        recovery_config=RecoveryConfig(str(recovery)) if recovery else None,
         worker_count_per_proc=workers,
     )
 
@@ -97,7 +97,7 @@ def test_the_engine_gets_every_entry_once_in_order(
     added = load(client, 4_000, seed=workers)
     settings = settings_of(redis_url, read_entries=100, flow={"item_events_max": 150, "readers": readers})
     collected: Collected = {}
-    init_db_dir(tmp_path, 2)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 2)
     run(RedisStreamSource(settings, stop=threading.Event(), drain=True), collected, workers=workers, recovery=tmp_path)
     for number in range(readers):
         items = flat(collected, f"reader-{number:02d}")
@@ -131,7 +131,7 @@ def test_stops_and_resumes_lose_and_repeat_nothing(
 ) -> None:
     settings = settings_of(redis_url, read_entries=50, flow={"item_events_max": 40, "item_ms_max": 5})
     collected: Collected = {}
-    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 1)
     numbers = iter(range(100_000))
     for _ in range(5):
         stop = threading.Event()
@@ -151,7 +151,7 @@ def test_stops_and_resumes_lose_and_repeat_nothing(
 def test_every_epoch_has_its_marker_even_when_nothing_happens(redis_url: str, tmp_path: Path) -> None:
     settings = settings_of(redis_url, idle_claim_ms=10_000)
     collected: Collected = {}
-    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 1)
     stop = threading.Event()
     threading.Timer(1.2, stop.set).start()
     run(RedisStreamSource(settings, stop=stop), collected, workers=1, recovery=tmp_path)
@@ -181,7 +181,7 @@ def test_a_death_between_any_two_calls_repeats_only_what_was_not_durable(
     added = load(client, 3_000, seed=calls)
     settings = settings_of(redis_url, read_entries=20, flow={"item_events_max": 30, "item_ms_max": 1})
     collected: Collected = {}
-    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 1)
     with monkeypatch.context() as patched:
         Breaking.calls_left = calls
         patched.setattr("sources.redis_streams.RespConnection", Breaking)

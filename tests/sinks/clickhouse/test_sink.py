@@ -28,7 +28,7 @@ def test_an_aborted_flow_and_its_replay_leave_every_row_once(
     clickhouse_settings: ClickHouseSettings, tmp_path: Path
 ) -> None:
     clickhouse.migrate(clickhouse_settings)
-    init_db_dir(tmp_path, 1)  # type: ignore[no-untyped-call]
+    init_db_dir(tmp_path, 1)
     items: list[tuple[str, pl.DataFrame]] = [
         (ID_KEYS[number % 4], rows.events(50, first=number * 50)) for number in range(40)
     ]
@@ -38,12 +38,12 @@ def test_an_aborted_flow_and_its_replay_leave_every_row_once(
         stream = op.input("in", flow, TestingSource(script, batch_size=3))
         sink = ClickHouseSink("usage_events", settings_of(clickhouse_settings), threading.Event(), 2)
         op.output("out", stream, sink)  # type: ignore[misc]
-        cluster_main(  # type: ignore[no-untyped-call]
+        cluster_main(
             flow,
             [],
             0,
             epoch_interval=timedelta(0),
-            recovery_config=RecoveryConfig(str(tmp_path)),  # type: ignore[no-untyped-call]
+            recovery_config=RecoveryConfig(str(tmp_path)),
             worker_count_per_proc=1,
         )
     with connect(clickhouse_settings) as client:
