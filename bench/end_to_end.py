@@ -35,10 +35,11 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--batch", type=int, default=1, help="events per stream entry")
     parser.add_argument("--epoch-s", type=float, default=2.0)
+    parser.add_argument("--minutes", type=int, default=60, help="span of event time the events are spread over")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
-        result = run(Path(directory), arguments.events, arguments.batch, arguments.epoch_s)
+        result = run(Path(directory), arguments.events, arguments.batch, arguments.epoch_s, arguments.minutes)
     text = orjson.dumps(result, option=orjson.OPT_INDENT_2).decode()
     if arguments.output:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,7 @@ def main() -> None:
     sys.stdout.write(text + "\n")
 
 
-def run(directory: Path, events: int, batch: int, epoch_s: float) -> dict[str, Any]:
+def run(directory: Path, events: int, batch: int, epoch_s: float, minutes: int) -> dict[str, Any]:
     """Fill the streams, drain them with a flow process, and return the figures."""
     base = Settings()
     metrics_port = _free_port(0)
@@ -70,7 +71,7 @@ def run(directory: Path, events: int, batch: int, epoch_s: float) -> dict[str, A
     try:
         subprocess.run([sys.executable, "-m", "cli", "migrate"], env=environment, check=True, capture_output=True)
         start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)
-        workload = Workload(seed=11, events=events, start=start, end=start + timedelta(hours=29))
+        workload = Workload(seed=11, events=events, start=start, end=start + timedelta(minutes=minutes))
         sent = Producer(settings.redis).send(workload, batch=batch)
         figures = _drain(environment, f"http://127.0.0.1:{metrics_port}/metrics", sent.events)
         figures |= _check(settings, sent.events)
@@ -81,6 +82,7 @@ def run(directory: Path, events: int, batch: int, epoch_s: float) -> dict[str, A
         "events": sent.events,
         "entries": sent.entries,
         "events_per_entry": batch,
+        "event_time_span_minutes": minutes,
         "epoch_s": epoch_s,
         "send_events_per_s": round(sent.events / sent.seconds),
         **figures,
