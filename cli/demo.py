@@ -37,6 +37,8 @@ _MADE = {
     "rejected": "rejected",
 }
 """Counts the workload keeps of what it made, and the outcome each must have."""
+_SUMS = ("input_tokens", "output_tokens")
+"""Sums of what was sent, voids taken off: what the meters of these names must show."""
 
 
 def demo(
@@ -160,6 +162,7 @@ def _send(
         report = Producer(settings.redis).send(_counted(workload, advance))
     note(f"Sent {report.events:,} events in {report.entries:,} stream entries, {report.seconds:.1f} s.")
     made = {name: int(workload.expected[key]) for key, name in _MADE.items() if key in workload.expected}
+    made |= {key: int(workload.expected[key]) for key in _SUMS if key in workload.expected}
     return {"entries": report.entries, "events": report.events} | made
 
 
@@ -224,9 +227,11 @@ def _show(report: demo_report.Report, settings: Settings, seconds: float, keep: 
     cli.console.print(f"\n[bold]{agreed}[/] Took {seconds:.0f} s.")
     state = settings.state_dir
     start = "" if keep else "  meterbridge up                      # start the servers again, on the demo's data\n"
+    path = "" if shutil.which("meterbridge") else f'  export PATH="{_bin_directory()}:$PATH"\n'
     cli.console.print(
         f"Data: {state}   Books: {settings.books_dir}\n\n"
         "Try next:\n"
+        f"{path}"
         f"  export METERBRIDGE_STATE_DIR={state} METERBRIDGE_REDIS__URL={settings.redis.url}"
         f" METERBRIDGE_CLICKHOUSE__URL={settings.clickhouse.url}\n"
         f"{start}"
@@ -237,3 +242,9 @@ def _show(report: demo_report.Report, settings: Settings, seconds: float, keep: 
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _bin_directory() -> str:
+    """Return where the `meterbridge` command lies, as short as it can be said."""
+    directory = Path(sys.executable).parent
+    return f"$PWD/{directory.relative_to(Path.cwd())}" if directory.is_relative_to(Path.cwd()) else str(directory)

@@ -91,8 +91,9 @@ class Reader:
             meters=self._additive(),
         )
         report.amounts = self._rows(
-            "SELECT customer, currency, sum(amount) AS amount, sum(events) AS events FROM @rated_usage_current"
-            " WHERE status = 'sealed' GROUP BY customer, currency ORDER BY amount DESC"
+            "SELECT customer, currency, sumIf(r.amount, line_kind NOT IN ('fee', 'true_up')) AS usage,"
+            " sumIf(r.amount, line_kind IN ('fee', 'true_up')) AS fees, sum(r.amount) AS total, sum(r.events) AS events"
+            " FROM @rated_usage_current AS r WHERE status = 'sealed' GROUP BY customer, currency ORDER BY total DESC"
         )
         report.unrated = self._rows(
             "SELECT tenant, meter, sum(quantity) AS quantity FROM @rated_usage_current WHERE status = 'unrated'"
@@ -134,6 +135,12 @@ class Reader:
             if outcome in sent:
                 name = f"{outcome}: as the generator made them"
                 checks.append(Check(name, f"{sent[outcome]:,}", f"{report.outcomes.get(outcome, 0):,}"))
+        for meter in ("input_tokens", "output_tokens"):
+            if meter in sent:
+                metered = sum((Decimal(row[meter]) for row in report.usage if meter in row), Decimal(0))
+                checks.append(
+                    Check(f"{meter}: as sent, voids taken off = usage", f"{sent[meter]:,}", f"{metered:,.0f}")
+                )
         return checks
 
     def _fact_checks(self) -> list[Check]:
@@ -210,20 +217,24 @@ class Reader:
 
 
 def _table(title: str, rows: list[dict[str, Any]], limit: int | None = None) -> RenderableType:
-    table = Table(title=title, title_justify="left", title_style="bold")
     if not rows:
         return Group(f"[bold]{title}[/]", "  none")
+    table = Table()
     for name, value in rows[0].items():
         table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
     for row in rows[:limit]:
-        table.add_row(*(value if isinstance(value, str) else _number(value) for value in row.values()))
+        digits = exponent(row["currency"]) if "currency" in row else None
+        table.add_row(*(value if isinstance(value, str) else _number(value, digits) for value in row.values()))
     if limit is not None and len(rows) > limit:
         table.add_row(f"... {len(rows) - limit} more", *[""] * (len(rows[0]) - 1))
-    return table
+    return Group(f"[bold]{title}[/]", table)
 
 
-def _number(value: Any) -> str:
+def _number(value: Any, digits: int | None) -> str:
+    """Return a number for people: money with its currency's digits, other decimals with two or none."""
     if isinstance(value, Decimal):
+        if digits is not None:
+            return f"{value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP):,}"
         return f"{value.quantize(Decimal('0.01')):,}" if value % 1 else f"{value.quantize(Decimal(1)):,}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
@@ -235,11 +246,14 @@ def show(console: Console, report: Report) -> None:
     console.print(_table(f"Intake of {report.entries:,} stream entries", intake))
     console.print(_table("Usage per tenant", report.usage, TENANTS_SHOWN_MAX))
     console.print(_table("Late usage, booked when it arrived", report.corrections))
-    console.print(_table("Amounts per customer, exact", report.amounts))
+    console.print(
+        _table("Amounts per customer (fees: what is due whatever the usage, since the contract began)", report.amounts)
+    )
     console.print(_table("Usage nobody pays for yet", report.unrated))
     console.print(_table("Documents by state", [{"state": k, "documents": v} for k, v in report.documents.items()]))
     console.print(_table("The books (journal)", report.books))
-    checks = Table(title="Do all these agree?", title_justify="left", title_style="bold")
+    console.print("[bold]Do all these agree?[/]")
+    checks = Table()
     for name in ("check", "one side", "other side", ""):
         checks.add_column(name, justify="left" if name in ("check", "") else "right")
     for check in report.checks:
