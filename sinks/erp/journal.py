@@ -18,10 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 from core.errors import Unreachable
+from sinks.erp.journal_balances import all_balances
 from sinks.erp.journal_books import Books
 from sinks.erp.journal_format import ROOTS, account_name, entry_text, number_text
 from sinks.erp.port import (
@@ -30,10 +32,12 @@ from sinks.erp.port import (
     ErpEntry,
     Idempotency,
     Issue,
+    MasterData,
     NotSent,
     Outcome,
     Posted,
     Posting,
+    Record,
     Rejected,
     Unknown,
     Window,
@@ -200,6 +204,21 @@ class JournalAdapter:
             days = [day for day in self._books.days() if window.first <= day <= window.last]
         for day in days:
             yield from self._books.read(day)
+
+    def expected(self, posting: Posting) -> tuple[tuple[str, Decimal], ...]:
+        """Return the lines as the files name them."""
+        return tuple((account_name(posting.entity, line), line.signed) for line in posting.lines)
+
+    def balances(self) -> dict[tuple[str, str], Decimal]:
+        """Sum every entry of the files, also those written by hand."""
+        with self._locked():
+            return all_balances(self._directory)
+
+    def master_data(self) -> MasterData:
+        """Return the accounts the books have; the journal takes any account, party and period."""
+        with self._locked():
+            accounts = self._books.accounts
+        return MasterData(tuple(Record("account", code, name) for name, code in sorted(accounts.items())))
 
 
 def _unreachable(directory: Path, error: OSError) -> Unreachable:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from decimal import Decimal, localcontext
 from pathlib import Path
 
-from sinks.erp.journal_format import read_entries
+from sinks.erp.journal_format import read_entries, read_legs
 
 DIGITS = 60
 
@@ -17,4 +17,14 @@ def balances(books: Path) -> dict[tuple[str, str], Decimal]:
             for entry in read_entries(path.read_text(encoding="utf-8")):
                 for account, amount in entry.lines:
                     totals[account, entry.currency] += amount
+    return dict(totals)
+
+
+def all_balances(books: Path) -> dict[tuple[str, str], Decimal]:
+    """Return the balance by (account, currency) of every transaction in the day files, whoever wrote it."""
+    totals: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    with localcontext(prec=DIGITS):
+        for path in sorted(books.rglob("[0-9]*.beancount")):
+            for account, amount, currency in read_legs(path.read_text(encoding="utf-8")):
+                totals[account, currency] += amount
     return dict(totals)

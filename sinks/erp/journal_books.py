@@ -48,6 +48,11 @@ class Books:
         """Return the booked days known, in order."""
         return sorted(self._signatures)
 
+    @property
+    def accounts(self) -> dict[str, str]:
+        """Return the accounts that main opens, name to the ERP's code."""
+        return dict(self._accounts)
+
     def find(self, key: str) -> tuple[Place, ...]:
         """Return where a key is booked; more than one place is an alarm for the caller."""
         return self._index.get(key, ())

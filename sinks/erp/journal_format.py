@@ -38,6 +38,7 @@ DOCUMENT_KEYS_PER_LINE: Final = 8
 _HEADER = re.compile(r'^(\d{4}-\d{2}-\d{2}) \* "')
 _METADATA = re.compile(r'^  ([a-z][a-z0-9-]*): "((?:[^"\\]|\\.)*)"$')
 _LEG = re.compile(r"^  ([A-Z][^\s]*)  (-?[0-9.]+) ([A-Z][A-Z0-9]*)$")
+_ANY_LEG = re.compile(r"^[ \t]+([A-Z][^\s]*)[ \t]+([-+]?[0-9][0-9,]*(?:\.[0-9]*)?)[ \t]+([A-Z][A-Z0-9]*)\b")
 _NUMBER = re.compile(r"^J-(\d+)$")
 
 
@@ -145,3 +146,10 @@ def read_entries(text: str) -> Iterator[ReadEntry]:
             currency,
             tuple(legs),
         )
+
+
+def read_legs(text: str) -> Iterator[tuple[str, Decimal, str]]:
+    """Read account, amount and currency of every leg with an amount, also of entries written by hand."""
+    for row in text.split("\n"):
+        if match := _ANY_LEG.match(row):
+            yield match[1], Decimal(match[2].replace(",", "")), match[3]

@@ -51,6 +51,10 @@ class Capabilities:
     settle_lookups: int = 1
     """How many lookups must find nothing before the same key is sent again."""
     reads_lines: bool = True
+    lines_per_month_max: int = 0
+    """Lines the ERP's contract allows a month, for `doctor`; 0 is no limit."""
+    invoices: bool = False
+    """The adapter makes real invoices of `Posting.invoice`; else they are booked as the journal in `lines`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,45 @@ class PostingLine:
     customer: str | None = None
     dimensions: tuple[tuple[str, str], ...] = ()
     tax_code: str | None = None
+    party: str | None = None
+    """The ERP's code of the customer, where the line has one."""
 
     @property
     def signed(self) -> Decimal:
         """Return the amount, debit positive."""
         return self.amount if self.side == "debit" else self.amount.copy_negate()
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    """One line of an invoice: quantity 1 x the exact net amount, with the usage in its text."""
+
+    text: str
+    amount: Decimal
+    """Net, exact; negative where the customer gets back."""
+    account: str
+    """The ERP's code of the unbilled account it credits: never revenue again."""
+    tax_category: str
+    service_from: date
+    service_to: date
+    """The last day of the service, included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """What an invoice needs beyond its journal. The ERP computes the taxes and adds them to the receivable."""
+
+    party: str
+    reference: str
+    """Our invoice's key, to be shown on it."""
+    lines: tuple[InvoiceLine, ...]
+    credits: str | None = None
+    """For a credit note: the key of the posting of the invoice it belongs to."""
+
+    @property
+    def net(self) -> Decimal:
+        """Return the sum of the lines."""
+        return sum((line.amount for line in self.lines), Decimal(0))
 
 
 @dataclass(frozen=True)
@@ -91,11 +129,14 @@ class Posting:
     reverses: str | None = None
     trace_url: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    invoice: Invoice | None = None
+    """With kind `invoice` or `credit_note`; `lines` then says the same without taxes."""
 
     def to_json(self) -> str:
         """Return the canonical JSON, amounts as text."""
         plain = {name: getattr(self, name) for name in _FIELDS}
         plain["posting_date"] = self.posting_date.isoformat()
+        plain["invoice"] = None if self.invoice is None else _invoice_plain(self.invoice)
         plain["lines"] = [
             {
                 "account_role": line.account_role,
@@ -105,6 +146,7 @@ class Posting:
                 "customer": line.customer,
                 "dimensions": [list(pair) for pair in line.dimensions],
                 "tax_code": line.tax_code,
+                "party": line.party,
             }
             for line in self.lines
         ]
@@ -130,13 +172,40 @@ class Posting:
                 line["customer"],
                 tuple((name, value) for name, value in line["dimensions"]),
                 line["tax_code"],
+                line["party"],
             )
             for line in plain["lines"]
         )
+        plain["invoice"] = None if plain["invoice"] is None else _invoice(plain["invoice"])
         return cls(**plain)
 
 
 _FIELDS = tuple(name for name in Posting.__dataclass_fields__)
+
+
+def _invoice_plain(invoice: Invoice) -> dict[str, Any]:
+    lines = [
+        {name: getattr(line, name) for name in ("text", "account", "tax_category")}
+        | {"amount": format(line.amount, "f")}
+        | {"service_from": line.service_from.isoformat(), "service_to": line.service_to.isoformat()}
+        for line in invoice.lines
+    ]
+    return {"party": invoice.party, "reference": invoice.reference, "credits": invoice.credits, "lines": lines}
+
+
+def _invoice(plain: dict[str, Any]) -> Invoice:
+    lines = tuple(
+        InvoiceLine(
+            line["text"],
+            Decimal(line["amount"]),
+            line["account"],
+            line["tax_category"],
+            date.fromisoformat(line["service_from"]),
+            date.fromisoformat(line["service_to"]),
+        )
+        for line in plain["lines"]
+    )
+    return Invoice(plain["party"], plain["reference"], lines, plain["credits"])
 
 
 # --- outcomes ------------------------------------------------------------------------------------------
@@ -149,6 +218,8 @@ class Posted:
     number: str
     reference: str = ""
     replayed: bool = False
+    tax: Decimal | None = None
+    """For an invoice: the tax the ERP computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +291,29 @@ class ErpEntry:
     posting_date: date | None = None
     lines: tuple[tuple[str, Decimal], ...] = ()
     """(account as the ERP names it, signed amount, debit positive); empty where lines cannot be read."""
+    tax: Decimal | None = None
+    """For an invoice: the tax in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One party, account, currency or period as the ERP has it. `code` is what the configuration names."""
+
+    kind: Literal["party", "account", "currency", "period"]
+    code: str
+    """For a period its name as ours, `YYYY-MM`."""
+    name: str = ""
+    active: bool = True
+    """A party or account that may be posted to; a period that is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class MasterData:
+    """What the ERP has for one company."""
+
+    records: tuple[Record, ...]
+    authoritative: frozenset[str] = frozenset()
+    """Kinds of which the ERP must have what is posted to; of others it takes anything (as the journal does)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +368,29 @@ class ErpPort(Protocol):
 
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
         """Read our entries of those booked days.
+
+        :raises Unreachable: the ERP does not answer.
+        """
+        ...
+
+    def expected(self, posting: Posting) -> tuple[tuple[str, Decimal], ...]:
+        """Return the lines a read-back of this posting must give, accounts as the ERP names them. Asks nobody.
+
+        Several lines of one account may come as one: comparisons sum by account.
+        """
+        ...
+
+    def balances(self) -> dict[tuple[str, str], Decimal]:
+        """Return the company's balance by (account as the ERP names it, currency), debit positive.
+
+        All entries count, also those of others; only accounts that ours can be on need be there.
+
+        :raises Unreachable: the ERP does not answer.
+        """
+        ...
+
+    def master_data(self) -> MasterData:
+        """Read the company's parties, accounts, currencies and periods.
 
         :raises Unreachable: the ERP does not answer.
         """

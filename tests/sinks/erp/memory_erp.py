@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 from core.errors import Unreachable
 from sinks.erp.port import (
@@ -11,6 +12,7 @@ from sinks.erp.port import (
     ErpEntry,
     Idempotency,
     Issue,
+    MasterData,
     NotSent,
     Outcome,
     Posted,
@@ -49,9 +51,20 @@ class MemoryErp:
     lookups: int = 0
     late: list[Posting] = field(default_factory=list)
     jobs: dict[str, Posting] = field(default_factory=dict)
+    issues: dict[str, str] = field(default_factory=dict)
+    """Reason by posting key that preflight gives."""
+    down: bool = False
+    master: MasterData = field(default_factory=lambda: MasterData(()))
+    booked: dict[str, Posting] = field(default_factory=dict)
 
     def preflight(self, postings: Sequence[Posting]) -> list[Issue]:
-        return []
+        self._ask()
+        return [Issue(one.key, self.issues[one.key], "preflight says so") for one in postings if one.key in self.issues]
+
+    def _ask(self) -> None:
+        if self.down:
+            message = "the ERP is down"
+            raise Unreachable(message)
 
     def _book(self, posting: Posting) -> Outcome:
         if reason := self.bad_keys.get(posting.key):
@@ -62,6 +75,7 @@ class MemoryErp:
             return Posted(number, replayed=True) if digest == posting.digest else Conflict(number, digest)
         number = f"E-{sum(len(one) for one in self.entries.values()) + 1}"
         self.entries.setdefault(posting.key, []).append((number, posting.digest))
+        self.booked[posting.key] = posting
         return Posted(number)
 
     def _book_all(self, batch: Sequence[Posting]) -> list[Outcome]:
@@ -72,6 +86,8 @@ class MemoryErp:
 
     def submit(self, postings: Sequence[Posting], attempt_id: str) -> list[Outcome]:
         self.before()
+        if self.down:
+            return [NotSent("connection refused") for _ in postings]
         self.batches.append([one.key for one in postings])
         fault = self.script.pop(0) if self.script else "ok"
         unclear: list[Outcome] = [Unknown(fault) for _ in postings]
@@ -111,6 +127,7 @@ class MemoryErp:
 
     def lookup(self, keys: Sequence[str]) -> dict[str, list[ErpEntry]]:
         self.lookups += 1
+        self._ask()
         if self.lookup_script and self.lookup_script.pop(0) == "unreachable":
             message = "the ERP is down"
             raise Unreachable(message)
@@ -126,3 +143,18 @@ class MemoryErp:
         for key, found in self.entries.items():
             for number, digest in found:
                 yield ErpEntry(key, number, digest)
+
+    def expected(self, posting: Posting) -> tuple[tuple[str, Decimal], ...]:
+        return tuple((line.account, line.signed) for line in posting.lines)
+
+    def balances(self) -> dict[tuple[str, str], Decimal]:
+        self._ask()
+        totals: dict[tuple[str, str], Decimal] = {}
+        for one in self.booked.values():
+            for account, amount in self.expected(one):
+                totals[account, one.currency] = totals.get((account, one.currency), Decimal(0)) + amount
+        return totals
+
+    def master_data(self) -> MasterData:
+        self._ask()
+        return self.master

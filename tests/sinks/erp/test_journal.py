@@ -299,3 +299,22 @@ def test_speed_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         sys.stdout.write(f"\njournal adapter: {rate:,.0f} documents/s in batches of 1,000\n")
     bean_check(tmp_path)
     assert rate > 1_000  # far below the 5,000/s aimed at: the machine is shared
+
+
+def test_balances_count_everybody_and_expected_lines_are_what_is_read_back(tmp_path: Path) -> None:
+    adapter = JournalAdapter(tmp_path)
+    adapter.submit([posting(1), posting(2, booked_hour=HOUR + 24)], "a")
+    (entry,) = adapter.lookup([key(1)])[key(1)]
+    assert sorted(entry.lines) == sorted(adapter.expected(posting(1)))
+    unbilled, revenue = (name for name, _ in adapter.expected(posting(1)))
+    (path,) = tmp_path.glob("2025/2025-11-24.beancount")
+    path.write_text(
+        path.read_text() + f'2025-11-24 ! "by hand"\n  {unbilled}  1,000.50 USD\n  {revenue}   -1000.50 USD\n'
+    )
+    assert adapter.balances() == {(unbilled, "USD"): Decimal("1025.18"), (revenue, "USD"): Decimal("-1025.18")}
+    data = adapter.master_data()
+    assert [(one.kind, one.code, one.name) for one in data.records] == [
+        ("account", "1150", unbilled),
+        ("account", "4001", revenue),
+    ]
+    assert not data.authoritative
