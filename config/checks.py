@@ -15,7 +15,7 @@ from config.entities import Entity
 from config.meters import Meter
 from config.plans import Plan, PlanVersion
 from config.problems import plain_errors
-from config.revision import Configuration
+from config.revision import Configuration, Rules
 from config.yaml_source import Location
 from core.currencies import is_known
 
@@ -39,6 +39,8 @@ class Draft:
     entities: Mapping[int, Entity]
     customers: Mapping[int, Customer]
     ids: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rules: Rules | None = None
+    """None if they are not sound."""
 
     @classmethod
     def of(cls, configuration: Configuration) -> "Draft":
@@ -48,6 +50,7 @@ class Draft:
             dict(enumerate(configuration.plans)),
             dict(enumerate(configuration.entities)),
             dict(enumerate(configuration.customers)),
+            rules=configuration.rules,
         )
 
     def is_broken(self, section: str, name: str) -> bool:
@@ -62,6 +65,7 @@ class Draft:
 def check(subject: Draft | Configuration) -> list[Finding]:
     """Return all findings, errors and warnings, in the order of the sections."""
     from config.checks_contracts import contracts, subjects  # noqa: PLC0415  # they use this module's types
+    from config.checks_rating import books_open  # noqa: PLC0415
 
     draft = Draft.of(subject) if isinstance(subject, Configuration) else subject
     return [
@@ -72,6 +76,7 @@ def check(subject: Draft | Configuration) -> list[Finding]:
         *_customers(draft),
         *subjects(draft),
         *contracts(draft),
+        *books_open(draft),
     ]
 
 
@@ -153,11 +158,12 @@ def charge(draft: Draft, raw: Mapping[str, Any], base: Location) -> Iterator[Fin
 
 
 def parse_findings(raw: Mapping[str, Any], base: Location) -> Iterator[Finding]:
-    """Let the price engine read a raw charge; word what it refuses."""
+    """Let the price engine read a raw charge; word what it refuses, and what rating cannot do."""
+    from config.checks_rating import per_event  # noqa: PLC0415
     from operators.rating.charges import parse_charge  # noqa: PLC0415  # it imports the models of this package
 
     try:
-        parse_charge(dict(raw))
+        yield from per_event(parse_charge(dict(raw)), base)
     except ValidationError as error:
         for location, message, hint in plain_errors(error):
             # Behind the charge comes the name of its model, which is not a part of the file.

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
-from config.checks import Draft, Finding, filters_meet, known, parse_findings, repeated
+from config.checks import Draft, Finding, charge, filters_meet, known, repeated
 from config.customers import Contract, Customer, SubjectAssignment
 from config.entities import Entity
 from config.plans import Plan, PlanVersion
@@ -76,7 +76,7 @@ def _contract(
         return
     yield from _plan_version(contract, plan, base)
     versions = versions_used(contract, plan)
-    yield from _charge_references(contract, versions, base)
+    yield from _charge_references(draft, contract, versions, base)
     for version in versions:
         merged = [merge(raw, contract) for raw in version.charges]
         if entity is not None:
@@ -122,7 +122,9 @@ def merge(raw: Mapping[str, Any], contract: Contract) -> dict[str, Any]:
     return merged
 
 
-def _charge_references(contract: Contract, versions: list[PlanVersion], base: Location) -> Iterator[Finding]:
+def _charge_references(
+    draft: Draft, contract: Contract, versions: list[PlanVersion], base: Location
+) -> Iterator[Finding]:
     charges = {str(raw.get("id")): raw for version in versions for raw in version.charges}
     hint = f"its charges are: {', '.join(charges) or 'none'}"
     for place, override in enumerate(contract.overrides):
@@ -135,8 +137,8 @@ def _charge_references(contract: Contract, versions: list[PlanVersion], base: Lo
             continue
         if "id" in override.set:
             yield Finding((*here, "set", "id"), "a charge keeps its id", "remove it")
-        broken = {(found.location, found.message) for found in parse_findings(raw, ())}
-        for found in parse_findings(merge(raw, contract), ()):
+        broken = {(found.location, found.message) for found in charge(draft, raw, ())}
+        for found in charge(draft, merge(raw, contract), ()):
             if (found.location, found.message) not in broken:
                 yield Finding((*here, "set", *found.location), found.message, found.hint)
     yield from repeated((*base, "commitments"), {i: item.id for i, item in enumerate(contract.commitments)})

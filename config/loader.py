@@ -127,7 +127,7 @@ def _revision(source: Source, rules: Mapping[str, Any] | None) -> tuple[Configur
     entities = _elements(source, "entities", Entity, problems)
     customers = _elements(source, "customers", Customer, problems)
     ids = {name: _written_ids(source, name) for name in _LISTS}
-    draft = checks.Draft(meters, plans, entities, customers, ids)
+    draft = checks.Draft(meters, plans, entities, customers, ids, checked_rules)
     warnings: list[str] = []
     for finding in checks.check(draft):
         text = problem(source.where(finding.location), source.name(finding.location), finding.message, finding.hint)

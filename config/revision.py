@@ -38,7 +38,10 @@ class Rules(Model):
     series_per_tenant_minute_max: int = Field(default=100_000, ge=1)
     """Per tenant, meter and booked minute; what comes after folds into an overflow series."""
     books_open_at: Instant | None = None
-    """Billing starts here: period-end items of earlier periods are not made."""
+    """Billing starts with the period that holds this time: no period-end items of earlier ones are made.
+
+    Needed where a charge has any (see `config.checks_rating`); without it the first sealed hour would decide.
+    """
 
 
 class Configuration(Model):

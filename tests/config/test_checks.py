@@ -9,6 +9,7 @@ from config.checks import check
 from config.revision import Configuration
 
 SOUND: dict[str, Any] = {
+    "rules": {"books_open_at": "2023-01-01T00:00:00Z"},
     "meters": [
         {"id": "m", "event_type": "t", "aggregation": "sum", "value": "$.x", "group_by": {"model": "$.model"}},
         {"id": "n", "event_type": "t", "aggregation": "count"},
@@ -108,6 +109,9 @@ LATER = {"id": "z", "plan": "q", "entity": "E", "from": "2030-01-01T00:00:00Z"}
 TOO_LONG = {"id": "t", "to": "2024-01-02T00:00:00Z"}
 WITH_MINIMUM = [{"charge": "e", "set": {"minimum": "5"}}]
 WITH_FEE = [{"charge": "e", "set": {"zero_usage": "first_tier_flat"}}]
+WITH_METER = [{"charge": "e", "set": {"meter": "zz"}}]
+WITH_FILTER = [{"charge": "e", "set": {"filter": {"model": "a"}}}]
+PERCENTAGE = {"id": "c", "meter": "m", "filter": {"model": "a"}, "model": "percentage", "rate_percent": "1"}
 WITHOUT_TIERS: list[dict[str, Any]] = [{"charge": "e", "set": {"tiers": []}}]
 SECOND_START = "plans.0.versions.1.effective_from"
 UNBILLED = "entities.0.accounts.unbilled_receivable"
@@ -154,6 +158,17 @@ FAULTS: list[tuple[str, Any, str, str]] = [
         f"{CONTRACT}.overrides.0.set.tiers",
         "at least 1",
     ),
+    (f"{CONTRACT}.overrides", WITH_METER, f"{CONTRACT}.overrides.0.set.meter", "unknown meter 'zz'"),
+    (f"{CONTRACT}.overrides", WITH_FILTER, f"{CONTRACT}.overrides.0.set.filter.model", "has no dimension 'model'"),
+    *[
+        (f"{CHARGE}.0", PERCENTAGE | {name: value}, f"{CHARGE}.0.{name}", "not available yet")
+        for name, value in (
+            ("free_events", 1),
+            ("free_amount", "5"),
+            ("per_event_minimum", "0"),
+            ("per_event_maximum", "2"),
+        )
+    ],
     (
         f"{CONTRACT}.overrides",
         WITH_MINIMUM,
@@ -219,6 +234,9 @@ def test_doubts_are_warnings(path: str, value: Any, location: str, message: str)
         (f"{CONTRACT}.billing_period", {"unit": "week", "count": 4}),
         (f"{CONTRACT}.plan_version", "latest"),
         ("plans.0.versions.0.currency", "JPY"),
+        # Priced by sum and number of events; free parts of nothing are none.
+        (f"{CHARGE}.0", PERCENTAGE | {"fixed_amount": "0.3", "free_events": 0, "free_amount": "0"}),
+        ("rules", {}),
     ],
 )
 def test_what_is_allowed(path: str, value: Any) -> None:
@@ -230,3 +248,22 @@ def test_several_faults_are_found_together() -> None:
     changed["meters"].append(changed["meters"][0])
     changed["entities"][0]["functional_currency"] = "ABC"
     assert len([where for where, _, is_warning in _findings(changed) if not is_warning]) == 3
+
+
+FEES: list[tuple[str, Any, str]] = [
+    (f"{CHARGE}.+", {"id": "f", "model": "flat", "amount": "9"}, "flat fee of charge 'f' of plan p"),
+    (f"{CHARGE}.0.minimum", "1", "minimum or the fee of zero usage of charge 'c' of plan p"),
+    (f"{CHARGE}.0.zero_usage", "first_tier_flat", "fee of zero usage of charge 'c' of plan p"),
+    (f"{CONTRACT}.overrides", WITH_MINIMUM, "fee of zero usage of charge 'e' of contract l"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "named"), FEES, ids=[fee[2] for fee in FEES])
+def test_fees_at_a_periods_end_need_a_first_period(path: str, value: Any, named: str) -> None:
+    changed = _set(path, value)
+    changed["entities"][0]["accounts"]["shortfall_revenue"] = "4003"
+    assert [found for found in _findings(changed) if not found[2]] == []
+    del changed["rules"]
+    ((where, message, _),) = [found for found in _findings(changed) if not found[2]]
+    assert where == "rules.books_open_at"
+    assert named in message

@@ -1,0 +1,68 @@
+"""Cross checks of what rating can do with a charge: see `config.checks`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from config.checks import Draft, Finding
+from config.checks_contracts import merge, versions_used
+from config.yaml_source import Location
+from operators.rate_chains import has_period_end
+from operators.rating.charges import Charge, parse_charge
+
+_FREE_PARTS: Final = ("free_events", "free_amount")
+_LIMITS: Final = ("per_event_minimum", "per_event_maximum")
+
+
+def per_event(charge: Charge, base: Location) -> Iterator[Finding]:
+    """Refuse what needs each event's value: facts carry sums and counts, so such usage would stay unrated."""
+    if not charge.looks_at_each_event:
+        return
+    used = [name for name in _FREE_PARTS if getattr(charge, name, None)]
+    used += [name for name in _LIMITS if getattr(charge, name, None) is not None]
+    for name in used:
+        yield Finding(
+            (*base, name),
+            "is not available yet: it needs the value of each event, and the books hold sums",
+            "remove it, or price the sum (rate_percent) and the number of events (fixed_amount)",
+        )
+
+
+def books_open(draft: Draft) -> Iterator[Finding]:
+    """Require `books_open_at` where a period's end makes an amount, so that usage does not decide which ends count."""
+    if draft.rules is None or draft.rules.books_open_at is not None:
+        return
+    found = next(_period_ends(draft), None)
+    if found is not None:
+        yield Finding(
+            ("rules", "books_open_at"),
+            f"is missing: {found} falls due at the end of a billing period, and nothing says which period is the first",
+            "write the time from which on periods are billed, such as 2026-01-01T00:00:00Z",
+        )
+
+
+def _period_ends(draft: Draft) -> Iterator[str]:
+    """Name the charges that fall due at a period's end, as plans have them or as contracts change them."""
+    plans = {plan.id: plan for plan in draft.plans.values()}
+    for plan in draft.plans.values():
+        for version in plan.versions:
+            yield from (f"{_what(raw)} of plan {plan.id}" for raw in version.charges if _ends(raw))
+    for customer in draft.customers.values():
+        for contract in customer.contracts:
+            plan_used = plans.get(contract.plan)
+            if plan_used is None or not contract.overrides:
+                continue
+            for version in versions_used(contract, plan_used):
+                merged = (merge(raw, contract) for raw in version.charges)
+                yield from (f"{_what(raw)} of contract {contract.id}" for raw in merged if _ends(raw))
+
+
+def _ends(raw: Mapping[str, Any]) -> bool:
+    try:
+        return has_period_end(parse_charge(dict(raw)))
+    except ValueError:
+        return False  # reported where the charge itself is checked
+
+
+def _what(raw: Mapping[str, Any]) -> str:
+    kind = "the flat fee" if raw.get("model") == "flat" else "the minimum or the fee of zero usage"
+    return f"{kind} of charge {raw.get('id')!r}"
