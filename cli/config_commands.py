@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.context import context
 from cli.output import emit, key_values, to_json
+
+if TYPE_CHECKING:
+    from config.journal_rules import Past
 
 app = typer.Typer(help="Check the configuration, print its JSON schema.", no_args_is_help=True)
 
@@ -15,12 +18,17 @@ app = typer.Typer(help="Check the configuration, print its JSON schema.", no_arg
 @app.command()
 def check(
     path: Annotated[Path | None, typer.Argument(help="File or directory; default: the one in use.")] = None,
+    against_ledger: Annotated[
+        bool,
+        typer.Option("--against-ledger", help="Also what it changes of the recorded revisions and may not."),
+    ] = False,
 ) -> None:
     """Report everything that is wrong with the configuration, with file and line; exit 1 if anything is."""
     from config.loader import examine  # noqa: PLC0415
 
     where = path or context().config_path
-    examination = examine(where)
+    past = _past(where) if against_ledger else None
+    examination = examine(where, past)
     is_good = not examination.problems
     data = {
         "path": str(where),
@@ -28,6 +36,7 @@ def check(
         "problems": examination.problems,
         "warnings": examination.warnings,
         "counts": examination.counts,
+        "compared_revisions": None if past is None else len(past.revisions),
     }
     if context().json:
         emit(data)
@@ -39,8 +48,27 @@ def check(
         counts = ", ".join(f"{count} {name}" for name, count in examination.counts.items())
         verdict = "good" if is_good else f"{len(examination.problems)} problem(s)"
         sys.stdout.write(f"{where}: {verdict} ({counts}; {len(examination.warnings)} warning(s))\n")
+        if past is not None:
+            sys.stdout.write(f"compared with {len(past.revisions)} revision(s) in the ledger\n")
     if not is_good:
         raise typer.Exit(1)
+
+
+def _past(path: Path) -> "Past":
+    """Return the ledger's revisions. What is in force is told by this machine's clock, or the books if further."""
+    from config.journal_rules import Past  # noqa: PLC0415
+    from config.loader import load_settings  # noqa: PLC0415
+    from core.clock import SystemClock  # noqa: PLC0415
+    from sinks import ledger  # noqa: PLC0415
+    from sinks.ledger import progress, revisions  # noqa: PLC0415
+
+    engine = ledger.connect(load_settings(path).ledger_url)
+    try:
+        ledger.check_ready(engine)
+        now_ms = int(SystemClock().now().timestamp() * 1000)
+        return Past(tuple(revisions.load_history(engine)), max(now_ms, progress.watermark_ms(engine)))
+    finally:
+        engine.dispose()
 
 
 @app.command()

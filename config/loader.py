@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from config import checks, environment
 from config.customers import Customer
 from config.entities import Entity
+from config.journal_rules import Past, refusals
 from config.meters import Meter
 from config.plans import Plan
 from config.problems import from_validation, problem
@@ -43,7 +44,7 @@ class Examination:
     settings: Settings | None
     """None if the settings have problems."""
     configuration: Configuration | None
-    """None if anything of the revision has problems."""
+    """None if the revision has problems of its own."""
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -69,11 +70,19 @@ def load_settings(path: Path) -> Settings:
     return settings
 
 
-def examine(path: Path) -> Examination:
-    """Return everything that is wrong with a configuration, settings and revision together."""
+def examine(path: Path, past: Past | None = None) -> Examination:
+    """Return everything that is wrong with a configuration, settings and revision together.
+
+    With the revisions of a ledger also what it changes of them and may not, once it has no other problem.
+    """
     source = _read(path)
     settings, settings_problems = _settings(source)
     configuration, revision_problems, warnings = _revision(source, None)
+    if configuration is not None and past is not None:
+        revision_problems = [
+            problem(source.where(refusal.location), refusal.name, refusal.message, refusal.hint)
+            for refusal in refusals(past, configuration)
+        ]
     counts = {name: len(source.values.get(name) or ()) for name in _LISTS}
     problems = _ordered([*source.problems, *settings_problems, *revision_problems])
     return Examination(tuple(problems), tuple(warnings), settings, configuration, counts)

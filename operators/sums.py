@@ -73,7 +73,7 @@ def _of_meter(frame: pl.DataFrame, meter: Meter) -> pl.DataFrame | None:
         return None
     keep = pl.col(source).is_not_null()
     if meter.aggregation not in ADDITIVE:
-        # Such a void was made an exception by dedupe: there is nothing to take back from a maximum.
+        # Decode made an exception of such a void: there is nothing to take back from a maximum.
         keep &= pl.col("sign") > 0
     values = (
         frame.lazy()

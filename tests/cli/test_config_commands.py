@@ -2,6 +2,7 @@
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from config import schema
+from config.loader import load
+from config.revision import Revision
 from config.schema import json_schema
+from core.errors import InvalidRequest
+from sinks import ledger
+from sinks.ledger.revisions import record_revision
 
 CONFIG = Path(schema.__file__).parent
 
@@ -44,6 +50,33 @@ def test_check_reports_problems_and_exits_1(tmp_path: Path) -> None:
     assert parsed["ok"] is False
     assert len(parsed["problems"]) == len(parsed["warnings"]) == 1
     assert parsed["counts"]["customers"] == 1
+
+
+def test_check_against_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METERBRIDGE_STATE_DIR", str(tmp_path / "state"))
+    path = tmp_path / "c.yaml"
+    text = "meters:\n  - id: m\n    event_type: t\n    aggregation: sum\n    value: $.x\n"
+    path.write_text(text)
+    unmigrated = _run("config", "check", str(path), "--against-ledger")
+    assert isinstance(unmigrated.exception, InvalidRequest)
+    assert "run `meterbridge migrate`" in str(unmigrated.exception)
+
+    url = f"sqlite:///{tmp_path / 'state' / 'ledger.sqlite'}"
+    ledger.migrate(url)
+    engine = ledger.connect(url)
+    record_revision(engine, Revision(load(path)), datetime.now(UTC))
+    engine.dispose()
+    same = _run("config", "check", str(path), "--against-ledger")
+    assert same.exit_code == 0
+    assert "compared with 1 revision(s) in the ledger" in same.stdout
+
+    path.write_text(text.replace("sum", "max"))
+    assert _run("config", "check", str(path)).exit_code == 0
+    changed = _run("config", "check", str(path), "--against-ledger")
+    assert changed.exit_code == 1
+    assert f"error: {path}:4: meters[m].aggregation: was sum and is max now" in changed.stdout
+    parsed = json.loads(_run("config", "check", str(path), "--against-ledger", "--json").stdout)
+    assert (parsed["ok"], parsed["compared_revisions"]) == (False, 1)
 
 
 def test_show_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

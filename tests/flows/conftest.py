@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -16,7 +17,8 @@ def deployment(redis_url: str, clickhouse_url: str, tmp_path: Path) -> Deploy:
 
     def make(**flow: Any) -> Deployment:
         number = next(made)
-        name = f"flow_{abs(hash(tmp_path)) % 10**12}_{number}"
+        # crc32, not hash(): the name must be the same for whoever looks for it, in whatever process.
+        name = f"flow_{crc32(str(tmp_path).encode()):08x}_{number}"
         return deploy(redis_url, clickhouse_url, tmp_path / f"state{number}", name, **flow)
 
     return make

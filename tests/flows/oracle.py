@@ -97,8 +97,7 @@ class Oracle:
                 "duplicate" if same else "conflicting_duplicate", "" if same else "conflicting_duplicate"
             )
         self._seen[identity] = (entry.ms, content, values)
-        metered = any(meter.event_type == event["type"] for meter in self._configuration.meters)
-        self._count("accepted", "" if metered else "unmetered")
+        self._count("accepted", self._unmetered(event))
         self._book(entry, index, event, values, 1, self._usage_us(event, entry.ms))
         return None
 
@@ -114,10 +113,15 @@ class Oracle:
         if before is None or before[1] != content:
             return self._count("rejected", "unmatched_void")
         self._voided[identity] = own
-        self._count("accepted")
+        # Of the original's type: what was accepted and no meter used, events and voids alike, is told apart.
+        self._count("accepted", self._unmetered(event))
         usage_us = self._usage_us(event, before[0]) if event.get("time") else before[0] // 60000 * 60_000_000
         self._book(entry, index, event, before[2], -1, usage_us)
         return None
+
+    def _unmetered(self, event: dict[str, Any]) -> str:
+        """Return the reason of an accepted event: `unmetered` if no meter uses its type."""
+        return "" if any(meter.event_type == event["type"] for meter in self._configuration.meters) else "unmetered"
 
     def _problem(self, event: dict[str, Any], arrival_ms: int) -> str | None:
         for name in ("specversion", "id", "source", "type", "subject", "data"):
