@@ -126,29 +126,44 @@ def _redis_rights(client: Any, settings: RedisSettings) -> Iterator[Finding]:
     commands: tuple[tuple[str, tuple[Any, ...]], ...] = (
         ("XADD", ("XADD", key, "*", "probe", "1")),
         ("XRANGE", ("XRANGE", key, "-", "+", "COUNT", "1")),
-        ("XREAD", ("XREAD", "COUNT", "1", "STREAMS", key, "0-0")),
         ("XINFO", ("XINFO", "STREAM", key)),
+        ("XGROUP", ("XGROUP", "CREATE", key, "probe", "$")),
         ("XSETID", ("XSETID", key, f"{int(time.time() * 1000) + 1000}-0")),
         ("EVAL", ("EVAL", "return redis.call('EXISTS', KEYS[1])", "1", key)),
     )
     denied: list[str] = []
+    for name, command in commands:
+        try:
+            client.execute_command(*command)
+        except ResponseError as error:
+            denied.append(f"{name} ({error})")
     try:
-        for name, command in commands:
-            try:
-                client.execute_command(*command)
-            except ResponseError as error:
-                denied.append(f"{name} ({error})")
-    finally:
         client.delete(key)
-    only_fence = len(denied) == 1 and denied[0].startswith("XSETID")
-    if not denied:
-        yield Finding("redis", "rights", "ok", ", ".join(name for name, _ in commands))
-    elif only_fence and settings.fence == "tick":
-        yield Finding("redis", "rights", "ok", "all but XSETID, which fence: tick does without")
-    elif only_fence:
-        yield Finding("redis", "rights", "fail", denied[0], "allow XSETID, or set METERBRIDGE_REDIS__FENCE=tick")
+    except ResponseError as error:
+        yield Finding("redis", "probe", "warn", f"the key {key} stays: {error}", "delete it; the flow never deletes")
+    no_fence = next((text for text in denied if text.startswith("XSETID")), None)
+    others = [text for text in denied if text != no_fence]
+    if others:
+        yield Finding("redis", "rights", "fail", "; ".join(others), "allow these commands to the user (ACL SETUSER)")
     else:
-        yield Finding("redis", "rights", "fail", "; ".join(denied), "allow these commands to the user (ACL SETUSER)")
+        yield Finding("redis", "rights", "ok", ", ".join(name for name, _ in commands if name != "XSETID"))
+    yield _redis_fence(no_fence, settings)
+
+
+def _redis_fence(denied: str | None, settings: RedisSettings) -> Finding:
+    """Tell how the watermark of an idle stream is advanced, and whether that is permitted."""
+    if settings.fence == "tick":
+        reason = "XSETID is not permitted" if denied else "XSETID is permitted, and not used"
+        return Finding("redis", "fence", "ok", f"tick mode: an idle stream gets `tick` entries ({reason})")
+    if denied is None:
+        return Finding("redis", "fence", "ok", "XSETID: an idle stream's last id is moved to the server's clock")
+    return Finding(
+        "redis",
+        "fence",
+        "fail",
+        f"not permitted: {denied}; the flow would stop at the first idle stream",
+        "set METERBRIDGE_REDIS__FENCE=tick (idle streams then get `tick` entries), or allow XSETID (ACL SETUSER)",
+    )
 
 
 def _redis_durability(client: Any) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ def test_redis_without_persistence_is_a_warning_and_missing_streams_too(redis_ur
         "version": "ok",
         "clock": "ok",
         "rights": "ok",
+        "fence": "ok",
         "appendonly": "warn",
         "eviction": "ok",
         "streams": "warn",
@@ -69,10 +70,28 @@ def test_redis_rights(redis_url: str) -> None:
             ticking = _states(doctor_checks.redis(settings.model_copy(update={"fence": "tick"})))
         finally:
             client.execute_command("ACL", "DELUSER", "narrow")
+    assert found["rights"].state == "ok"
+    assert found["fence"].state == "fail"
+    assert "XSETID" in found["fence"].detail
+    assert "set METERBRIDGE_REDIS__FENCE=tick" in found["fence"].fix
+    assert ticking["fence"].state == "ok"
+    assert "tick mode: an idle stream gets `tick` entries (XSETID is not permitted)" in ticking["fence"].detail
+
+
+def test_redis_rights_other_than_the_fence_are_told_apart(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "+@all", "-xsetid", "-xrange", "-del")
+        try:
+            found = _states(
+                doctor_checks.redis(RedisSettings(url=redis_url, username="narrow", password=SecretStr("pw")))
+            )
+        finally:
+            client.execute_command("ACL", "DELUSER", "narrow")
     assert found["rights"].state == "fail"
-    assert "XSETID" in found["rights"].detail
-    assert "METERBRIDGE_REDIS__FENCE=tick" in found["rights"].fix
-    assert ticking["rights"].state == "ok"
+    assert found["probe"].state == "warn"
+    assert "XRANGE" in found["rights"].detail
+    assert "XSETID" not in found["rights"].detail
+    assert found["fence"].state == "fail"
 
 
 def test_redis_away_names_address_cause_and_setting() -> None:
