@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from bench.figures import Figure, figure
 from config.revision import Configuration, History, Revision
 from core.frames import EVENT_SCHEMA, PARTIAL_SCHEMA, QUANTITY
 from operators.book import BookLogic
 from operators.dedupe_log import IdLog
-from operators.items import Facts, Marker, Partials
+from operators.items import Marker, Partials
 from operators.sums import partial_sums
 
 MINUTE = 29_500_000
@@ -73,10 +74,12 @@ def _events(rng: np.random.Generator, tenants: int) -> pl.DataFrame:
     return frame
 
 
-def bench_sums(history: History) -> None:
-    """Print the cost of partial sums per event and meter."""
-    for tenants in (50, 5000):
+def bench_sums(history: History, tenant_counts: tuple[int, ...] = (50, 5000)) -> list[Figure]:
+    """Return how many events a second partial sums take, for each meter."""
+    figures: list[Figure] = []
+    for tenants in tenant_counts:
         frame = _events(np.random.default_rng(1), tenants)
+        partial_sums(frame, history.latest)
         for name in METERS:
             only = Revision(history.latest.configuration.model_copy(update={"meters": (history.latest.meters[name],)}))
             partial_sums(frame, only)
@@ -87,7 +90,9 @@ def bench_sums(history: History) -> None:
             us = (perf_counter() - started_s) / rounds / EVENTS * 1e6
             if partials.get_column("inputs").sum() != EVENTS:
                 sys.exit("partial sums lost events")
-            print(f"partial_sums {METERS[name][0]:>12} {tenants:>5} tenants: {us:.3f} us/event, {len(partials)} rows")
+            case = f"partial sums, {METERS[name][0]}, {tenants} tenants"
+            figures.append(figure("book", case, 1e6 / us, "events/s"))
+    return figures
 
 
 def _partials(series: int, meter: str, minute: int, entry_ms: int) -> pl.DataFrame:
@@ -111,8 +116,9 @@ def _partials(series: int, meter: str, minute: int, entry_ms: int) -> pl.DataFra
     return frame.select(pl.col(name).cast(kind) for name, kind in PARTIAL_SCHEMA.items())
 
 
-def bench_book(history: History, meter: str, series: int) -> None:
-    """Print what one epoch costs in which every open series changes, and what sealing costs."""
+def bench_book(history: History, meter: str, series: int) -> list[Figure]:
+    """Return what an epoch costs in which every open series changes, or few do, and what sealing costs."""
+    figures: list[Figure] = []
     with TemporaryDirectory() as directory:
         log = IdLog.open(Path(directory), None)
         logic = BookLogic("bench", ["id-0", "id-1"], history, log, None)
@@ -120,14 +126,17 @@ def bench_book(history: History, meter: str, series: int) -> None:
             now_ms = MINUTE * 60_000 + epoch * 2000
             parts = _partials(series, meter, MINUTE, now_ms)
             items = [Partials(0, part) for part in parts.iter_slices(len(parts) // 8)]
-            _round(f"{meter} epoch {epoch}, {series} changed", logic, items, now_ms + 1000)
+            figures += _round(
+                f"{meter}, epoch {epoch}, {series} of {series} series changed", logic, items, now_ms + 1000
+            )
         quiet = [Partials(0, _partials(10, meter, MINUTE, now_ms + 1500))]
-        _round(f"{meter} epoch, 10 of {series} changed", logic, quiet, now_ms + 2000)
-        _round(f"{meter} seal", logic, [], (MINUTE + 10) * 60_000)
+        figures += _round(f"{meter}, epoch, 10 of {series} series changed", logic, quiet, now_ms + 2000)
+        figures += _round(f"{meter}, {series} series seal", logic, [], (MINUTE + 10) * 60_000)
         log.close()
+    return figures
 
 
-def _round(what: str, logic: BookLogic, items: list[Partials], watermark_ms: int) -> None:
+def _round(what: str, logic: BookLogic, items: list[Partials], watermark_ms: int) -> list[Figure]:
     markers = [Marker(f"id-{number}", watermark_ms) for number in range(2)]
     started_s = perf_counter()
     out = logic.process([*items, *markers])
@@ -135,29 +144,37 @@ def _round(what: str, logic: BookLogic, items: list[Partials], watermark_ms: int
     started_s = perf_counter()
     state = logic.snapshot()
     snapshot_s = perf_counter() - started_s
-    facts = sum(len(item.frame) for item in out if isinstance(item, Facts))
-    size = sum(map(len, state["slots"].values()))
-    print(f"book {what}: process {process_s:.3f} s, snapshot {snapshot_s:.3f} s, {facts} facts, {size} bytes")
+    if not out or not state:
+        sys.exit("book emitted nothing")
+    return [
+        figure("book", f"{what}: process", process_s * 1000, "ms"),
+        figure("book", f"{what}: snapshot", snapshot_s * 1000, "ms"),
+    ]
 
 
-def bench_history(history: History, minutes: int) -> None:
-    """Print what a minute costs while history is read: many minutes seal, one after the other."""
+def bench_history(history: History, minutes: int) -> list[Figure]:
+    """Return what a minute costs while history is read: many minutes seal, one after the other."""
     with TemporaryDirectory() as directory:
         log = IdLog.open(Path(directory), None)
         logic = BookLogic("bench", ["id-0"], history, log, None)
         started_s = perf_counter()
-        facts = 0
         for number in range(minutes):
             entry_ms = (MINUTE + number) * 60_000
-            out = logic.process(
-                [Partials(0, _partials(200, "tokens", MINUTE + number, entry_ms)), Marker("id-0", entry_ms + 59_999)]
-            )
-            facts += sum(len(item.frame) for item in out if isinstance(item, Facts))
+            partials = Partials(0, _partials(200, "tokens", MINUTE + number, entry_ms))
+            logic.process([partials, Marker("id-0", entry_ms + 59_999)])
         spent_s = perf_counter() - started_s
-        print(
-            f"book history: {minutes} minutes of 200 series: {spent_s / minutes * 1000:.2f} ms a minute, {facts} facts"
-        )
         log.close()
+    return [figure("book", "history: a minute of 200 series", spent_s / minutes * 1000, "ms")]
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Return the figures that say most: sums for each aggregation, an epoch of a `sum` meter, history."""
+    history = _history()
+    return [
+        *bench_sums(history, (1000,)),
+        *bench_book(history, "tokens", 10_000 if quick else 100_000)[-6:],
+        *bench_history(history, 60 if quick else 300),
+    ]
 
 
 def main() -> None:
@@ -166,10 +183,11 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=100_000)
     arguments = parser.parse_args()
     history = _history()
-    bench_sums(history)
+    figures = bench_sums(history)
     for meter in ("tokens", "level", "users"):
-        bench_book(history, meter, arguments.series)
-    bench_history(history, 300)
+        figures += bench_book(history, meter, arguments.series)
+    for one in [*figures, *bench_history(history, 300)]:
+        print(f"{one.case}: {one.value:,.2f} {one.unit}")
 
 
 if __name__ == "__main__":

@@ -10,10 +10,12 @@ import cProfile
 import pstats
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import orjson
 
+from bench.figures import Figure, figure
 from config.meters import Meter
 from config.revision import Configuration, History, Revision
 from operators.decode import Decoder
@@ -109,6 +111,35 @@ def best_us(run: Callable[[], object], count: int, rounds: int) -> float:
     return min(times) / count * 1e6
 
 
+def measure(*, quick: bool) -> list[Figure]:
+    """Return events a second of clean and poisoned batches, through columns and line by line."""
+    count, rounds = (20_000, 3) if quick else (20_000, 15)
+    history = History([Revision(Configuration(meters=METERS))])
+    decoder = Decoder(history, STREAMS, 4)
+    slow = Decoder(history, STREAMS, 4, path="slow")
+    clean = events(count)
+    few = single_entries(clean[:2000])
+    return [
+        figure(
+            "decode",
+            f"{name}, items of {count} events",
+            1e6 / best_us(partial(decoder.decode, batch), count, rounds),
+            "events/s",
+        )
+        for name, batch in _cases(clean, count).items()
+    ] + [
+        figure("decode", "reference path, line by line", 1e6 / best_us(partial(slow.decode, few), 2000, 2), "events/s")
+    ]
+
+
+def _cases(clean: list[bytes], count: int) -> dict[str, RawBatch]:
+    return {
+        "clean, one event per entry": single_entries(clean),
+        "clean, 200 events per entry": grouped_entries(clean),
+        "5 % poison, one event per entry": single_entries(events(count, poison_every=20)),
+    }
+
+
 def main() -> None:
     """Run the cases and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,13 +150,9 @@ def main() -> None:
     history = History([Revision(Configuration(meters=METERS))])
     decoder = Decoder(history, STREAMS, 4)
     clean = events(options.events)
-    cases = {
-        "clean, one event per entry": single_entries(clean),
-        "clean, 200 events per entry": grouped_entries(clean),
-        "5 % poison, one event per entry": single_entries(events(options.events, poison_every=20)),
-    }
+    cases = _cases(clean, options.events)
     for name, batch in cases.items():
-        took = best_us(lambda batch=batch: decoder.decode(batch), options.events, options.rounds)  # type: ignore[misc]
+        took = best_us(partial(decoder.decode, batch), options.events, options.rounds)
         print(f"{name:34s} {took:6.3f} us/event")
     slow = Decoder(history, STREAMS, 4, path="slow")
     few = single_entries(clean[:2000])

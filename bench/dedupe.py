@@ -7,12 +7,14 @@ the input is left out. Run: `python -m bench.dedupe --horizon 0 1000000 10000000
 
 import argparse
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
 import polars as pl
 
+from bench.figures import Figure, figure
 from config.revision import Configuration, History, Revision
 from core.frames import EVENT_SCHEMA, PARTIAL_SCHEMA, REJECT_SCHEMA, empty
 from operators.dedupe import DedupeLogic
@@ -61,11 +63,24 @@ def _frame(
     )
 
 
-def measure(horizon: int, shards: int, batch: int, seconds: float, epoch_s: float, share: float, step: bool) -> str:
-    """Return one line of the result."""
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What one case took."""
+
+    ids: int
+    wall_s: float
+    cpu_s: float
+    snapshot_s: float
+    """For each epoch."""
+    slowest_s: float
+    ids_at_end: int
+
+
+def run_case(horizon: int, shards: int, batch: int, seconds: float, epoch_s: float, share: float, step: bool) -> Speed:
+    """Measure one case."""
     random = np.random.default_rng(1)
     history = History([Revision(Configuration())])
-    with tempfile.TemporaryDirectory(dir=".") as directory:
+    with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
         logs = [IdLog.open(Path(directory) / str(shard), None) for shard in range(shards)]
         for log in logs:
             _prefill(log, random, horizon // shards)
@@ -108,10 +123,25 @@ def measure(horizon: int, shards: int, batch: int, seconds: float, epoch_s: floa
         total = sum(log.ids for log in logs)
         for log in logs:
             log.close()
+    return Speed(ids, wall_s, cpu_s, snapshot_s / max(1, epochs), slowest_s, total)
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Return ids a second through the whole operator, by ids in the horizon."""
+    horizons = (0, 1_000_000) if quick else (0, 1_000_000, 10_000_000)
+    speeds = {horizon: run_case(horizon, 4, 5000, 2.0 if quick else 5.0, 2.0, 0.02, True) for horizon in horizons}
+    return [
+        figure("dedupe", f"{horizon:,} ids in the horizon", speed.ids / speed.wall_s, "events/s")
+        for horizon, speed in speeds.items()
+    ]
+
+
+def _line(step: bool, horizon: int, batch: int, speed: Speed) -> str:
     return (
-        f"{'step' if step else 'log':<5} horizon {horizon:>10,}  batch {batch:>6,}  {ids / wall_s:>10,.0f} ids/s  "
-        f"{ids / cpu_s:>10,.0f} ids/cpu-s  snapshot {1000 * snapshot_s / max(1, epochs):6.1f} ms/epoch  "
-        f"slowest call {1000 * slowest_s:6.0f} ms  ids at end {total:,}"
+        f"{'step' if step else 'log':<5} horizon {horizon:>10,}  batch {batch:>6,}  "
+        f"{speed.ids / speed.wall_s:>10,.0f} ids/s  {speed.ids / speed.cpu_s:>10,.0f} ids/cpu-s  "
+        f"snapshot {1000 * speed.snapshot_s:6.1f} ms/epoch  slowest call {1000 * speed.slowest_s:6.0f} ms  "
+        f"ids at end {speed.ids_at_end:,}"
     )
 
 
@@ -128,8 +158,10 @@ def main() -> None:
     for step in (False, True):
         for batch in options.batch:
             for horizon in options.horizon:
-                line = measure(horizon, options.shards, batch, options.seconds, options.epoch_s, options.repeats, step)
-                print(line, flush=True)
+                speed = run_case(
+                    horizon, options.shards, batch, options.seconds, options.epoch_s, options.repeats, step
+                )
+                print(_line(step, horizon, batch, speed), flush=True)
 
 
 if __name__ == "__main__":

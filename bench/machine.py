@@ -11,14 +11,19 @@ PACKAGES = ("bytewax", "polars", "redis", "clickhouse-connect", "chdb", "valkeyl
 
 def describe() -> dict[str, Any]:
     """Return cores, processor, Python and package versions, and the commit."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "commit": commit.stdout.strip() or None,
+        "commit": _git("rev-parse", "--short", "HEAD") or None,
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _processor() -> str:

@@ -1,0 +1,57 @@
+"""The page says what was measured, and says so where a target was missed or not run."""
+
+from typing import Any
+
+from bench.figures import figure
+from bench.report import number, render
+
+
+def result(*figures: Any) -> dict[str, Any]:
+    return {
+        "began": "2026-11-24T20:00:00Z",
+        "quick": False,
+        "machine": {
+            "cores": 2,
+            "processor": "P",
+            "python": "3.11.7",
+            "packages": {"bytewax": "0.21.1"},
+            "commit": "abc1234",
+            "changed": False,
+        },
+        "load_before": {"decode": 0.25},
+        "figures": [one.to_plain() for one in figures],
+    }
+
+
+def test_a_figure_is_the_median_with_its_spread() -> None:
+    page = render(result(figure("decode", "clean", [410_000, 390_000, 400_123], "events/s")))
+    assert "| clean | 400,123 | events/s | 390,000 to 410,000 (3 runs) |" in page
+
+
+def test_targets_are_met_missed_or_not_run() -> None:
+    single = figure("end_to_end", "one event per entry, steady", 120_000, "events/s")
+    lines = render(result(single)).splitlines()
+    assert "| end_to_end: one event per entry, steady (first target) | 100,000 | 120,000 | yes |" in lines
+    assert "| end_to_end: one event per entry, steady (final target) | 150,000 | 120,000 | **no** |" in lines
+    assert "| end_to_end: 100 events per entry, steady (final target) | 250,000 | not run | - |" in lines
+
+
+def test_the_page_says_where_and_when() -> None:
+    page = render(result())
+    assert "- 2026-11-24T20:00:00Z (full run), commit abc1234\n" in page
+    assert "2 cores, P, Python 3.11.7; bytewax 0.21.1" in page
+    assert "before each bench: decode 0.2" in page
+
+
+def test_a_bench_that_did_not_run_has_no_table() -> None:
+    assert "## Decode" not in render(result())
+
+
+def test_numbers() -> None:
+    assert [number(value) for value in (1234567.8, 999.6, 99.94, 2.345, 0.01234)] == [
+        "1,234,568",
+        "1000",
+        "99.9",
+        "2.35",
+        "0.0123",
+    ]
