@@ -136,7 +136,7 @@ def _rated(charge: Charge, quantity: Decimal) -> tuple[Fraction, list[Line]]:
     lines: list[Line] = []
     if charge.unit_divisor != 1:
         divisor = Fraction(charge.unit_divisor)
-        text = f"{shown(rated)} / {shown(divisor)} = {shown(rated / divisor)}"
+        text = f"{shown(rated)} / {shown(divisor)} = {shown(rated / divisor)} {charge.unit}".rstrip()
         rated /= divisor
         lines.append(Line("unit_divisor", f"in units of {shown(divisor)}", text, quantity=rated))
     if charge.quantity_rounding is not None:

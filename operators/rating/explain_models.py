@@ -100,7 +100,8 @@ def _graduated(charge: Graduated | GraduatedPercentage, quantity: Fraction, zero
         yield _beside_zero(charge.tiers[0], quantity, zero_fee)
         return
     lower = ZERO
-    for number, tier in enumerate(charge.tiers, start=1):
+    tiers: tuple[Tier | PercentTier, ...] = charge.tiers
+    for number, tier in enumerate(tiers, start=1):
         if quantity <= lower:
             return
         upper = quantity if tier.up_to is None else min(quantity, Fraction(tier.up_to))

@@ -67,9 +67,9 @@ def test_each_tier_has_a_line() -> None:
     # 100 x 0.10 = 10, 900 x 0.05 = 45, 200 x 0.01 = 2
     parts = explain(charge("graduated", tiers=TIERS), Decimal(1200)).parts
     assert [(line.key, line.quantity, line.price, line.amount) for line in parts] == [
-        ("tier 1", 100, Fraction(1, 10), 10),
-        ("tier 2", 900, Fraction(1, 20), 45),
-        ("tier 3", 200, Fraction(1, 100), 2),
+        ("tier 1", Fraction(100), Fraction("0.10"), Fraction(10)),
+        ("tier 2", Fraction(900), Fraction("0.05"), Fraction(45)),
+        ("tier 3", Fraction(200), Fraction("0.01"), Fraction(2)),
     ]
 
 
@@ -77,11 +77,17 @@ def test_a_tier_that_appears_or_goes_is_part_of_the_difference() -> None:
     graduated = charge("graduated", tiers=TIERS)
     step = compare(explain(graduated, Decimal(50)), explain(graduated, Decimal(150)))
     # tier 1 from 50 x 0.10 to 100 x 0.10, tier 2 from nothing to 50 x 0.05
-    assert [(part.key, part.difference) for part in step.parts] == [("tier 1", 5), ("tier 2", Fraction(5, 2))]
+    assert [(part.key, part.difference) for part in step.parts] == [
+        ("tier 1", Fraction(5)),
+        ("tier 2", Fraction("2.5")),
+    ]
     volume = charge("volume", tiers=TIERS)
     step = compare(explain(volume, Decimal(1000)), explain(volume, Decimal(1001)))
     # 1,000 x 0.05 = 50 goes, 1,001 x 0.01 = 10.01 comes
-    assert [(part.key, part.difference) for part in step.parts] == [("tier 2", -50), ("tier 3", Fraction("10.01"))]
+    assert [(part.key, part.difference) for part in step.parts] == [
+        ("tier 2", Fraction(-50)),
+        ("tier 3", Fraction("10.01")),
+    ]
 
 
 def test_many_events_share_a_line_beyond_the_limit() -> None:

@@ -32,7 +32,7 @@ def test_the_text_of_every_step() -> None:
     # less 10 % = 382.95, less 5 = 377.95, raised to 400
     assert lines(explain(parse_charge(FULL), Decimal(14_999_500)), "USD") == [
         "Quantity to date                    14,999,500",
-        "In units of 1,000                   14,999,500 / 1,000 = 14,999.5",
+        "In units of 1,000                   14,999,500 / 1,000 = 14,999.5 thousand tokens",
         "Rounded up, digits 0                14,999.5 -> 15,000",
         "Allowance of 100                    15,000 - 100 = 14,900",
         "Each tier's part at its own price:",
