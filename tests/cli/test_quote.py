@@ -12,6 +12,7 @@ from cli.main import app
 from core.errors import InvalidRequest
 
 CONFIG = """
+rules: {books_open_at: 2023-01-01T00:00:00Z}
 meters: [{id: tokens, event_type: t, aggregation: sum, value: $.tokens}, {id: paid, event_type: t, aggregation: count}]
 plans:
   - id: payg
@@ -21,7 +22,7 @@ plans:
         charges:
           - {id: input, meter: tokens, model: graduated, unit: token,
              tiers: [{up_to: "100", unit_amount: "0.10"}, {up_to: null, unit_amount: "0.055"}], minimum: "3"}
-          - {id: card, meter: paid, model: percentage, rate_percent: "1", per_event_minimum: "2"}
+          - {id: card, meter: paid, model: percentage, rate_percent: "1", fixed_amount: "0.3"}
           - {id: seat, meter: paid, model: per_unit, unit_amount: "1", minimum: "31"}
 entities: [{id: US01, functional_currency: USD, timezone: UTC, accounts: {unbilled_receivable: "1", usage_revenue: "2",
   shortfall_revenue: "3"}, erp: {adapter: journal, company: US01}}]
@@ -96,10 +97,9 @@ def test_a_contract_brings_its_own_prices(config: Path) -> None:
 
 
 def test_events_running_periods_and_shares(config: Path) -> None:
-    # 1 % of 100 is raised to 2, 1 % of 500 is 5
-    assert quote(config, "--plan payg --charge card --values 100,500").endswith("7.00 USD\n")
-    # two events of 300: 3 each
-    assert quote(config, "--plan payg --charge card --quantity 600 --events 2").endswith("6.00 USD\n")
+    # 1 % of 600, and 0.30 for each of two events
+    assert quote(config, "--plan payg --charge card --values 100,500").endswith("6.60 USD\n")
+    assert quote(config, "--plan payg --charge card --quantity 600 --events 2").endswith("6.60 USD\n")
     assert quote(config, "--plan payg --charge seat --quantity 4 --running").endswith("4.00 USD\n")
     assert quote(config, "--plan payg --charge seat --quantity 4 --share 10/31").endswith("10.00 USD\n")
 
