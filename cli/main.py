@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "send": Entry("cli.send:send", "Send CloudEvents from a file into the streams."),
     "simulate": Entry("cli.simulate:simulate", "Generate load: deterministic events of many tenants."),
     "quote": Entry("cli.quote:quote", "Price a quantity with a plan, and show the calculation."),
+    "trace": Entry("cli.trace:app", "Follow an event to the ERP, or a document back to its events."),
     "verify": Entry("cli.verify:verify", "Replay the streams and compare with what is stored."),
 }
 """All commands in the order of `--help`. The help text stands here too, so that listing imports nothing."""

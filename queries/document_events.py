@@ -1,0 +1,162 @@
+"""The events behind a document: how many, what they add up to, first and last, and the full list as a file."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from core.errors import InvalidRequest
+from queries.document_trace import ChargeTrace, DocumentTrace
+from queries.meter_sql import MeterSql
+from queries.stores import Row, Stores
+
+EVENTS_MAX: Final = 5_000_000
+"""More than this does not fit a file a person opens; ask for the events of fewer hours."""
+
+COLUMNS: Final = (
+    "charge",
+    "meter",
+    "tenant",
+    "source",
+    "id",
+    "type",
+    "event_time",
+    "ingest_time",
+    "stream",
+    "entry_id",
+    "entry_index",
+    "usage_minute",
+    "booked_minute",
+    "dimensions",
+    "sign",
+    "value",
+)
+_READ: Final = (
+    "tenant",
+    "source",
+    "id",
+    "type",
+    "event_time",
+    "ingest_time",
+    "stream",
+    "entry_id",
+    "entry_index",
+    "booked_minute",
+    "sign",
+    "value",
+    "series",
+    "usage_minute",
+)
+_ROUNDING: Final = timedelta(minutes=1)
+
+_Key = tuple[str, tuple[tuple[str, str], ...], datetime, datetime]
+
+
+@dataclass(slots=True)
+class Summary:
+    """The events of one charge in a document. `sum` is None where values do not add up by nature."""
+
+    charge: str
+    meter: str
+    events: int = 0
+    voids: int = 0
+    sum: Decimal | None = None
+    first: datetime | None = None
+    last: datetime | None = None
+    facts_events: int = 0
+
+    @property
+    def ties(self) -> bool:
+        """Tell whether the events, voids taken off, are those the facts count."""
+        return self.events - self.voids == self.facts_events
+
+
+def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
+    """Return one summary per charge that has facts, read from the stored events."""
+    found = []
+    for charge in trace.charges:
+        if not charge.facts:
+            continue
+        summary = Summary(charge.name[2], charge.name[4], facts_events=sum(fact["events"] for fact in charge.facts))
+        sums = charge.additive and stores.history.latest.meters[summary.meter].aggregation == "sum"
+        total = Decimal(0)
+        for row in _events(stores, charge):
+            summary.voids += row["sign"] < 0
+            summary.events += row["sign"] > 0
+            summary.first = min(summary.first or row["event_time"], row["event_time"])
+            summary.last = max(summary.last or row["event_time"], row["event_time"])
+            if sums:
+                total += row["sign"] * Decimal(row["value"])
+        summary.sum = total if sums else None
+        found.append(summary)
+    return found
+
+
+def write_events(stores: Stores, trace: DocumentTrace, path: Path) -> int:
+    """Write every event of the document to a .csv or .parquet file and return how many.
+
+    :raises InvalidRequest: the ending is another one, or there are more than EVENTS_MAX events.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        message = f"{path}: the file must end in .csv or .parquet"
+        raise InvalidRequest(message)
+    rows: list[tuple[Any, ...]] = []
+    for charge in trace.charges:
+        for row in _events(stores, charge):
+            rows.append(tuple(row[name] for name in COLUMNS))
+            if len(rows) > EVENTS_MAX:
+                message = f"the document has more than {EVENTS_MAX:,} events: read them from usage_events by SQL"
+                raise InvalidRequest(message)
+    frame = pl.DataFrame(rows, schema=list(COLUMNS), orient="row", infer_schema_length=None)
+    if path.suffix == ".csv":
+        frame.write_csv(path)
+    else:
+        frame.write_parquet(path)
+    return len(frame)
+
+
+def _events(stores: Stores, charge: ChargeTrace) -> Iterator[Row]:
+    """Yield the events of the charge's facts, voids with sign -1.
+
+    An event arrived in the minute it is booked, or in time for that minute: this bounds the read to a narrow range
+    of the sorting key.
+    """
+    if not charge.facts:
+        return
+    revision = stores.history.at(int(max(fact["booked_minute"] for fact in charge.facts).timestamp() * 1000))
+    sql = MeterSql.of(revision.meters[charge.name[4]])
+    wanted: set[_Key] = {
+        (fact["tenant"], _sorted(fact["dimensions"]), fact["usage_minute"], fact["booked_minute"])
+        for fact in charge.facts
+    }
+    text = (
+        "SELECT tenant, source, id, type, event_time, ingest_time, stream, entry_id, entry_index, booked_minute,"  # noqa: S608
+        f" {sql.sign} AS sign, {sql.text} AS value, {sql.dimensions} AS series,"
+        " toStartOfMinute(if(sign = 1, event_time, ifNull(parseDateTime64BestEffortOrNull("
+        "JSONExtractString(data, 'data', 'time'), 6, 'UTC'), event_time))) AS usage_minute"
+        " FROM @usage_events_current WHERE ingest_time >= {first:DateTime64(3)} AND ingest_time < {last:DateTime64(3)}"
+        " AND tenant IN {tenants:Array(String)} AND booked_minute IN {minutes:Array(DateTime)}"
+        f" AND {sql.applies} ORDER BY ingest_time, stream, entry_id, entry_index"
+    )
+    minutes = sorted({key[3] for key in wanted})
+    parameters = sql.parameters | {
+        "first": minutes[0] - timedelta(seconds=revision.rules.future_s) - _ROUNDING,
+        "last": minutes[-1] + timedelta(seconds=revision.rules.grace_s) + _ROUNDING,
+        "tenants": sorted({key[0] for key in wanted}),
+        "minutes": minutes,
+    }
+    for block in stores.client.blocks(stores.resolved(text), parameters):
+        for values in block:
+            row = dict(zip(_READ, values, strict=True))
+            series = row.pop("series")
+            if (row["tenant"], _sorted(series), row["usage_minute"], row["booked_minute"]) in wanted:
+                dimensions = ", ".join(f"{name}={value}" for name, value in sorted(series.items()))
+                yield row | {"charge": charge.name[2], "meter": charge.name[4], "dimensions": dimensions}
+
+
+def _sorted(dimensions: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(dimensions.items()))
