@@ -5,9 +5,9 @@ change what is stored or posted; what does lives in the configuration revision (
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,6 +15,9 @@ class Section(BaseModel):
     """A group of settings; a misspelt name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+STREAMS_MAX: Final = 1024
 
 
 class RedisSettings(Section):
@@ -27,7 +30,12 @@ class RedisSettings(Section):
     tls_ca_file: Path | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
-    streams: tuple[str, ...] = ("usage:0", "usage:1", "usage:2", "usage:3")
+    streams: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1, max_length=STREAMS_MAX)] = (
+        "usage:0",
+        "usage:1",
+        "usage:2",
+        "usage:3",
+    )
     """Only ever grows at its end: the index of a stream is stored."""
     read_entries: int = Field(default=1000, ge=1, le=100_000)
     """COUNT of one XREAD; larger replies are slower per entry."""
@@ -37,6 +45,16 @@ class RedisSettings(Section):
     """How often the watermark of an idle stream is advanced."""
     fence: Literal["xsetid", "tick"] = "xsetid"
     """How an idle claim is made safe; `tick` adds an entry, for servers that forbid XSETID."""
+
+    @field_validator("streams")
+    @classmethod
+    def _each_once(cls, streams: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse a stream named twice: every entry would be read, and every reject counted, twice."""
+        repeated = sorted({name for name in streams if streams.count(name) > 1})
+        if repeated:
+            message = f"{', '.join(repeated)} stands in the list twice"
+            raise ValueError(message)
+        return streams
 
 
 RetainedTable = Literal[

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import SecretStr
+from sqlalchemy import Engine
 
 from config.revision import History
 from config.settings import Settings
 from core.clock import Clock, SystemClock
+from core.directory_lock import DirectoryLock
 from core.errors import FatalError, InvalidRequest
 from flows import metering
 from flows.runtime import Cluster, execute
@@ -124,19 +126,38 @@ def verify(
 ) -> Report:
     """Replay and compare.
 
-    :raises InvalidRequest: nothing was booked yet.
+    :raises InvalidRequest: nothing was booked yet, or `migrate` was not run.
+    :raises LockHeld: another `verify` works in the same scratch directory.
     :raises Unreachable: a server does not answer.
     """
     replay = replay or Replay()
     stop = stop or threading.Event()
     live_ledger = ledger.connect(settings.ledger_url)
-    scratch = _scratch_settings(settings, replay, scratch_name)
     try:
+        ledger.check_ready(live_ledger)
         watermark_ms = progress.watermark_ms(live_ledger)
         if not watermark_ms:
             message = "nothing is booked yet: run `meterbridge run --drain` first"
             raise InvalidRequest(message)
-        history = History(revisions.load_history(live_ledger))
+        scratch = _scratch_settings(settings, replay, scratch_name)
+        with DirectoryLock(settings.state_dir / f"{scratch_name}.lock"):
+            return _compare(settings, scratch, live_ledger, watermark_ms, stop, clock, progress_callback)
+    finally:
+        live_ledger.dispose()
+
+
+def _compare(
+    settings: Settings,
+    scratch: Settings,
+    live_ledger: Engine,
+    watermark_ms: int,
+    stop: threading.Event,
+    clock: Clock | None,
+    progress_callback: Callable[[str], None],
+) -> Report:
+    """Replay up to the watermark, compare, and remove what was replayed."""
+    history = History(revisions.load_history(live_ledger))
+    try:
         _empty_scratch(settings, scratch)
         progress_callback("replaying the streams")
         source = _replay(scratch, history, watermark_ms, stop, clock or SystemClock())
@@ -146,7 +167,6 @@ def verify(
         comparisons.append(_compare_ledgers(live_ledger, scratch, watermark_ms, grace_ms))
         return Report(watermark_ms, source.first_ms, source.trimmed, comparisons)
     finally:
-        live_ledger.dispose()
         _drop_scratch(settings, scratch)
 
 

@@ -17,6 +17,7 @@ from clickhouse_connect.driver.query import QueryResult
 
 from config.settings import ClickHouseSettings
 from core.errors import FatalError
+from core.logging import without_password
 from sinks.clickhouse.errors import classify
 
 _PORTS: Final = {"http": 8123, "https": 8443}
@@ -132,7 +133,8 @@ def connect(settings: ClickHouseSettings) -> Client:
     """
     parts = urlsplit(settings.url)
     if parts.scheme not in _PORTS or not parts.hostname:
-        message = f"METERBRIDGE_CLICKHOUSE__URL {settings.url!r} is not an http:// or https:// address"
+        shown = without_password(settings.url)
+        message = f"METERBRIDGE_CLICKHOUSE__URL {shown!r} is not an http:// or https:// address"
         raise FatalError(message)
     try:
         driver = clickhouse_connect.get_client(

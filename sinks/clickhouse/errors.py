@@ -11,6 +11,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 
 from config.settings import ClickHouseSettings
 from core.errors import FatalError, RetryableError, Unreachable
+from core.logging import without_password
 
 RETRYABLE_CODES: Final[dict[int, str]] = {
     74: "cannot read a file",
@@ -83,7 +84,7 @@ def classify(error: ClickHouseError, settings: ClickHouseSettings, subject: str)
     code: int | None = getattr(error, "code", None)
     match = _STATUS.search(str(error))
     status = int(match[1]) if match else None
-    where = f"ClickHouse at {settings.url}"
+    where = f"ClickHouse at {without_password(settings.url)}"
     if is_retryable(code, status):
         if code:
             return RetryableError(f"{where}, {subject}: {RETRYABLE_CODES[code]} (code {code}): {describe(error)}")

@@ -19,6 +19,7 @@ import structlog
 
 from config.settings import ClickHouseSettings
 from core.errors import RetryableError, StopRequested
+from core.logging import without_password
 from core.metrics import FLUSH_RATIO, SINK_RETRIES, SINK_ROWS, SINK_SECONDS, WAITING_SINCE
 from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.tables import Item, TableSpec, rows_in, size_bytes
@@ -183,8 +184,8 @@ class TableWriter:
 
     def _stopped(self) -> StopRequested:
         return StopRequested(
-            f"stopped while waiting for ClickHouse at {self._settings.url} to take {self._spec.name}; "
-            "the epoch is replayed at the next start"
+            f"stopped while waiting for ClickHouse at {without_password(self._settings.url)} to take "
+            f"{self._spec.name}; the epoch is replayed at the next start"
         )
 
     def _due(self) -> bool:

@@ -87,6 +87,13 @@ def unreachable(error: BaseException) -> bool:
     return isinstance(error, exc.DBAPIError) and error.connection_invalidated
 
 
+def _silent(engine: Engine, error: exc.DBAPIError) -> Unreachable:
+    place = engine.url.render_as_string(hide_password=True)
+    return Unreachable(
+        f"the ledger database {place} does not answer: {error.orig}. Start it, or correct METERBRIDGE_LEDGER__URL"
+    )
+
+
 def check_ready(engine: Engine) -> None:
     """Make sure the database answers and has the schema of this program.
 
@@ -102,10 +109,7 @@ def check_ready(engine: Engine) -> None:
     except exc.DBAPIError as error:
         if not unreachable(error):
             raise
-        message = (
-            f"the ledger database {place} does not answer: {error.orig}. Start it, or correct METERBRIDGE_LEDGER__URL"
-        )
-        raise Unreachable(message) from error
+        raise _silent(engine, error) from error
     wanted = {name for name, _ in MIGRATIONS}
     if missing := sorted(wanted - known):
         message = f"the ledger database {place} lacks {', '.join(missing)}: run `meterbridge migrate`"
@@ -120,6 +124,8 @@ def migrate(url: str) -> list[str]:
 
     Each migration is one transaction with its record: dying here leaves it applied and recorded, or neither.
     Two at once wait for each other.
+
+    :raises Unreachable: it does not answer.
     """
     engine = connect(url)
     applied: list[str] = []
@@ -141,6 +147,10 @@ def migrate(url: str) -> list[str]:
                     {"name": name, "at": time.time_ns() // 1_000_000},
                 )
             applied.append(name)
+    except exc.DBAPIError as error:
+        if not unreachable(error):
+            raise
+        raise _silent(engine, error) from error
     finally:
         engine.dispose()
     return applied

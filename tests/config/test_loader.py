@@ -247,6 +247,15 @@ def test_bad_environment_is_named_by_variable_beside_the_files_problems(
     assert "did you mean METERBRIDGE_REDIS__URL?" in problems[2]
 
 
+@pytest.mark.parametrize("streams", ['["a", "b", "a"]', "[]", '[""]'])
+def test_a_list_of_streams_that_cannot_be_read_right_is_refused(
+    streams: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METERBRIDGE_REDIS__STREAMS", streams)
+    (problem,) = examine(_write(tmp_path, "settings: {}\n")).problems
+    assert problem.startswith("METERBRIDGE_REDIS__STREAMS: settings.redis.streams")
+
+
 def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(
         tmp_path,

@@ -3,6 +3,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from config.settings import ClickHouseSettings
 from core.errors import FatalError, RetryableError, Unreachable
+from sinks.clickhouse.client import connect
 from sinks.clickhouse.errors import classify
 
 SETTINGS = ClickHouseSettings(url="http://ch:8123")
@@ -54,6 +55,17 @@ def test_no_answer_at_all_is_unreachable_and_names_the_setting() -> None:
     error = classify(OperationalError("Error executing HTTP request"), SETTINGS, "inserting")
     assert isinstance(error, Unreachable)
     assert "METERBRIDGE_CLICKHOUSE__URL" in str(error)
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    settings = ClickHouseSettings(url="http://me:hunter2@host:8123")
+    for failure in (OperationalError("Error executing HTTP request"), DatabaseError("no", code=60)):
+        text = str(classify(failure, settings, "inserting"))
+        assert "http://me:***@host:8123" in text
+        assert "hunter2" not in text
+    with pytest.raises(FatalError) as refused:
+        connect(ClickHouseSettings(url="htp://me:hunter2@host"))
+    assert "hunter2" not in str(refused.value)
 
 
 def test_long_answers_are_cut() -> None:

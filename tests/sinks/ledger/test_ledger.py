@@ -48,6 +48,9 @@ def test_a_database_that_is_not_ready_says_what_to_do(engine: Engine, tmp_path: 
         with pytest.raises(Unreachable, match="METERBRIDGE_LEDGER__URL") as caught:
             ledger.check_ready(ledger.connect(url))
         assert "secret" not in str(caught.value)
+        with pytest.raises(Unreachable, match="METERBRIDGE_LEDGER__URL") as caught:
+            ledger.migrate(url)
+        assert "secret" not in str(caught.value)
     with write(engine) as connection:
         connection.execute(text("INSERT INTO migrations (name, applied_at_ms) VALUES ('9999_future', 1)"))
     try:
