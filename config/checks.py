@@ -65,7 +65,7 @@ class Draft:
 def check(subject: Draft | Configuration) -> list[Finding]:
     """Return all findings, errors and warnings, in the order of the sections."""
     from config.checks_contracts import contracts, subjects  # noqa: PLC0415  # they use this module's types
-    from config.checks_rating import books_open  # noqa: PLC0415
+    from config.checks_rating import books_open, horizon  # noqa: PLC0415
 
     draft = Draft.of(subject) if isinstance(subject, Configuration) else subject
     return [
@@ -77,6 +77,7 @@ def check(subject: Draft | Configuration) -> list[Finding]:
         *subjects(draft),
         *contracts(draft),
         *books_open(draft),
+        *horizon(draft),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Cross checks of what rating can do with a charge: see `config.checks`."""
+"""Cross checks of rules, and of what rating can do with a charge: see `config.checks`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -37,6 +37,19 @@ def books_open(draft: Draft) -> Iterator[Finding]:
             ("rules", "books_open_at"),
             f"is missing: {found} falls due at the end of a billing period, and nothing says which period is the first",
             "write the time from which on periods are billed, such as 2026-01-01T00:00:00Z",
+        )
+
+
+def horizon(draft: Draft) -> Iterator[Finding]:
+    """Warn where an event may be forgotten while it can still be sent again."""
+    rules = draft.rules
+    if rules is not None and rules.dedupe_horizon_days < rules.too_old_days:
+        yield Finding(
+            ("rules", "dedupe_horizon_days"),
+            f"{rules.dedupe_horizon_days} days are less than too_old_days, {rules.too_old_days}: an event that is sent"
+            " again after the horizon, its time still allowed, counts twice",
+            "make the horizon as long, or too_old_days shorter",
+            is_warning=True,
         )
 
 

@@ -212,6 +212,7 @@ def test_each_fault_is_one_error_at_its_place(path: str, value: Any, location: s
 @pytest.mark.parametrize(
     ("path", "value", "location", "message"),
     [
+        ("rules.dedupe_horizon_days", 34, "rules.dedupe_horizon_days", "less than too_old_days, 35"),
         ("customers.1.erp", {}, "customers.1", "no erp.customer"),
         ("customers.1.subjects", [], "customers.1.subjects", "no subject"),
         (f"{CHARGE}.1.filter", {"model": ["a", "b"]}, f"{CHARGE}.1", "'c' and 'd' both price"),
