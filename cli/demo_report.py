@@ -247,7 +247,7 @@ def show(console: Console, report: Report) -> None:
     console.print(_table("Usage per tenant", report.usage, TENANTS_SHOWN_MAX))
     console.print(_table("Late usage, booked when it arrived", report.corrections))
     console.print(
-        _table("Amounts per customer (fees: what is due whatever the usage, since the contract began)", report.amounts)
+        _table("Amounts per customer (fees: what is due whatever the usage, since billing began)", report.amounts)
     )
     console.print(_table("Usage nobody pays for yet", report.unrated))
     console.print(_table("Documents by state", [{"state": k, "documents": v} for k, v in report.documents.items()]))

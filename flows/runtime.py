@@ -3,16 +3,19 @@
 What happens if the process dies:
  1. before the lock: nothing was touched.
  2. after recording a configuration revision: it is in the journal, known from the next hour; the next start finds it.
- 3. inside an epoch: the epoch is replayed; rows and documents replace themselves by identity.
- 4. after the last epoch, before `promote_all`: documents stay STAGED; the next start promotes them.
+ 3. while the recovery directory is made: an unfinished one is thrown away at the next start.
+ 4. inside an epoch: the epoch is replayed; rows and documents replace themselves by identity.
+ 5. after the last epoch, before `promote_all`: documents stay STAGED; the next start promotes them.
 """
 
 import gc
+import shutil
 import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -87,13 +90,28 @@ def _record_meters(settings: Settings, history: History) -> None:
         log.warning("The dashboards do not know new meters yet; run `meterbridge migrate` later.", cause=str(error))
 
 
-def recovery(settings: Settings) -> RecoveryConfig:
-    """Return the engine's recovery configuration, made at the first start."""
+def recovery(settings: Settings, process_id: int = 0) -> RecoveryConfig:
+    """Return the engine's recovery configuration, made at the first start.
+
+    The directory appears complete, by a rename: with only some of its partitions the engine would never start again.
+    """
     directory = settings.state_dir / "recovery"
-    if not any(directory.glob("part-*.sqlite3")):
-        directory.mkdir(parents=True, exist_ok=True)
-        init_db_dir(directory, settings.flow.recovery_partitions)
+    if not _is_made(directory):
+        unfinished = settings.state_dir / f"recovery.new-{process_id}"
+        shutil.rmtree(unfinished, ignore_errors=True)  # a process died while making it
+        unfinished.mkdir(parents=True)
+        init_db_dir(unfinished, settings.flow.recovery_partitions)
+        try:
+            unfinished.replace(directory)
+        except OSError:
+            if not _is_made(directory):
+                raise
+            shutil.rmtree(unfinished)  # another process of the cluster was first
     return RecoveryConfig(str(directory))
+
+
+def _is_made(directory: Path) -> bool:
+    return any(directory.glob("part-*.sqlite3"))
 
 
 def run(
@@ -166,7 +184,7 @@ def execute(flow: Dataflow, settings: Settings, stop: threading.Event, cluster: 
             list(cluster.addresses),
             cluster.process_id,
             epoch_interval=timedelta(seconds=settings.flow.epoch_s),
-            recovery_config=recovery(settings),
+            recovery_config=recovery(settings, cluster.process_id),
             worker_count_per_proc=settings.flow.workers,
         )
     except BaseException as error:  # the engine raises its own, and what a callback raised is behind it
