@@ -1,5 +1,6 @@
 """The recovery directory: whole, or not there."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_recovery_directory_is_never_made_again(tmp_path: Path, monkeypatch: p
 
 def test_two_processes_at_once_make_one_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(state_dir=tmp_path)
-    real = init_db_dir
+    real: Callable[[Path, int], None] = init_db_dir
 
     def slower_than_the_other(directory: Path, count: int) -> None:
         real(directory, count)
