@@ -110,7 +110,12 @@ def redis(settings: RedisSettings) -> Iterator[Finding]:
 
 
 def _redis_version(client: Any) -> Finding:
-    info = client.info("server")
+    from redis.exceptions import ResponseError  # noqa: PLC0415
+
+    try:
+        info = client.info("server")
+    except ResponseError as error:
+        return Finding("redis", "version", "warn", f"cannot be read: {error}", "check that it is Redis 7 or Valkey")
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = str(info.get("valkey_version") or info.get("redis_version", "0"))
     is_good = int(version.split(".", maxsplit=1)[0]) >= REDIS_MAJOR_MIN
@@ -194,15 +199,22 @@ def _redis_durability(client: Any) -> Iterator[Finding]:
 
 
 def _redis_streams(client: Any, settings: RedisSettings) -> Iterator[Finding]:
+    from redis.exceptions import ResponseError  # noqa: PLC0415
+
     missing, other, lengths = [], [], []
     for stream in settings.streams:
-        kind = client.type(stream)
+        try:
+            kind = client.type(stream)
+            length = client.xlen(stream) if kind == b"stream" else 0
+        except ResponseError as error:
+            yield Finding("redis", "streams", "warn", f"cannot be read: {error}", "the flow does without TYPE and XLEN")
+            return
         if kind == b"none":
             missing.append(stream)
         elif kind != b"stream":
             other.append(f"{stream} is a {kind.decode()}")
         else:
-            lengths.append(f"{stream}: {client.xlen(stream):,}")
+            lengths.append(f"{stream}: {length:,}")
     if other:
         yield Finding("redis", "streams", "fail", ", ".join(other), "name other streams in settings.redis.streams")
     elif missing:

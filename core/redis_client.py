@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from config.settings import RedisSettings
@@ -49,6 +50,14 @@ def unreachable(settings: RedisSettings, cause: object) -> Unreachable:
     return Unreachable(
         f"Redis at {address(settings)} did not answer: {text}. "
         f"Check that it runs there, or set {URL_SETTING} to where it is."
+    )
+
+
+def login_refused(cause: object) -> InvalidRequest:
+    """Return the error for a login that the server refuses, naming the settings."""
+    return InvalidRequest(
+        f"Redis refused the login: {cause}. "
+        "Check METERBRIDGE_REDIS__USERNAME, __PASSWORD and the database number in __URL."
     )
 
 
@@ -99,7 +108,8 @@ def tls_context(settings: RedisSettings) -> ssl.SSLContext:
 def connect(settings: RedisSettings) -> redis.Redis:
     """Return a client; it connects with its first command, and closes as a context manager.
 
-    Replies are bytes. Nothing is repeated in silence: a command that may have been executed raises.
+    Replies are bytes. Nothing is repeated in silence: a command that may have been executed raises. The connection
+    sets no name and sends no command of its own but the login, since its user may be allowed little else.
 
     :raises InvalidRequest: the URL or a TLS file cannot be used.
     """
@@ -121,21 +131,28 @@ def connect(settings: RedisSettings) -> redis.Redis:
         "socket_timeout": settings.socket_timeout_s,
         "decode_responses": False,
         "protocol": 2,
-        "health_check_interval": 30,
         "retry": Retry(NoBackoff(), 0),
-        "client_name": "meterbridge",
     }
     return redis.Redis(**options)
 
 
 @contextmanager
 def guarded(settings: RedisSettings) -> Iterator[None]:
-    """Turn connection errors of the block into `Unreachable`.
+    """Turn errors of the block into ours.
 
-    :raises Unreachable: the server does not answer, refuses the login, or cannot serve just now.
+    :raises Unreachable: the server does not answer, or cannot serve just now.
+    :raises InvalidRequest: it refuses the login, or its user may not run a command.
     """
     try:
         yield
+    except redis.AuthenticationError as error:
+        raise login_refused(error) from error
+    except NoPermissionError as error:
+        message = (
+            f"Redis at {address(settings)} refused a command: {error}. "
+            "Allow it to the user, or set METERBRIDGE_REDIS__USERNAME and __PASSWORD to another"
+        )
+        raise InvalidRequest(message) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         raise unreachable(settings, error) from error
     except redis.ResponseError as error:

@@ -13,10 +13,11 @@ from typing import Any, Final
 import hiredis
 
 from config.settings import RedisSettings
-from core.errors import InvalidRequest, RejectedError, RetryableError, StopRequested, Unreachable
+from core.errors import RejectedError, RetryableError, StopRequested, Unreachable
 from core.redis_client import (
     RETRYABLE_REPLIES,
     connection_options,
+    login_refused,
     tls_context,
     unreachable,
     uses_tls,
@@ -95,11 +96,7 @@ class RespConnection:
             return
         for reply in self.call(commands):
             if isinstance(reply, Exception):
-                message = (
-                    f"Redis refused the login: {reply}. "
-                    "Check METERBRIDGE_REDIS__USERNAME, __PASSWORD and the database number in __URL."
-                )
-                raise InvalidRequest(message)
+                raise login_refused(reply)
 
     def call(self, commands: Sequence[bytes], *, reply_bytes_max: int | None = None) -> list[Any]:
         """Send packed commands at once and return their replies in order; errors are returned, not raised.

@@ -48,6 +48,9 @@ _REFENCES: Final = {
     "tick": "redis.call('XADD', KEYS[1], ARGV[1] .. '-0', 'tick', ARGV[1])",
 }
 
+COMMANDS_NEEDED: Final = ("XRANGE", "XINFO", "XGROUP", "EVAL", "TIME", "EXISTS", "MULTI", "EXEC", "XSETID")
+"""What the reader's user has to be allowed; with `fence=tick` XADD instead of XSETID."""
+
 Verdict = Literal["entry", "loading", "ahead", "claimed"]
 
 
@@ -134,8 +137,7 @@ def refused(stream: str, reply: Exception) -> Exception:
     if text.startswith("NOPERM") or "no permission" in text.lower() or "can't run this command" in text.lower():
         what = "its user may not run a command that is needed"
         way_out = (
-            "Allow it XRANGE, XINFO, XGROUP, EVAL, TIME, EXISTS and XSETID; without XSETID allow XADD and set "
-            "METERBRIDGE_REDIS__FENCE=tick."
+            f"Allow it {', '.join(COMMANDS_NEEDED)}; without XSETID allow XADD and set METERBRIDGE_REDIS__FENCE=tick."
         )
         return InvalidRequest(f"Redis refused to serve stream {stream}, {what}: {text}. {way_out}")
     if text.startswith("WRONGTYPE"):

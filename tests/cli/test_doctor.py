@@ -17,8 +17,10 @@ from core.directory_lock import DirectoryLock
 from core.errors import Unreachable
 from sinks import ledger
 from sinks.clickhouse import schema
+from sources.stream_commands import COMMANDS_NEEDED
 
 NOWHERE = "127.0.0.1:1"
+NEEDED = tuple(f"+{name.lower()}" for name in COMMANDS_NEEDED)
 
 
 def _states(findings: Any) -> dict[str, Finding]:
@@ -59,6 +61,18 @@ def test_redis_streams_and_dangerous_settings(redis_url: str) -> None:
     assert (found["streams"].state, found["streams"].detail) == ("fail", "b is a string")
     assert found["eviction"].state == "fail"
     assert (found["appendonly"].state, found["appendfsync"].state) == ("ok", "warn")
+
+
+def test_a_user_who_may_do_no_more_than_the_flow_needs(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", "~*", "-@all", *NEEDED, "+xadd")
+        try:
+            settings = RedisSettings(url=redis_url, username="narrow", password=SecretStr("pw"))
+            found = _states(doctor_checks.redis(settings))
+        finally:
+            client.execute_command("ACL", "DELUSER", "narrow")
+    assert not [finding for finding in found.values() if finding.state == "fail"]
+    assert {found[name].state for name in ("version", "durability", "streams")} == {"warn"}
 
 
 def test_redis_rights(redis_url: str) -> None:

