@@ -1,0 +1,114 @@
+"""`meterbridge reconcile`: compare every account of the same thing, from stream counts to postings."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.context import context
+from cli.output import emit, progress, table
+from core.errors import InvalidRequest, InvariantViolation
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from queries.reconcile import Check, Report
+
+_SHOWN_MAX = 10
+
+
+def reconcile(
+    from_: Annotated[str, typer.Option("--from", help="First booked hour, RFC 3339. Default: the beginning.")] = "",
+    to: Annotated[str, typer.Option("--to", help="End of the span. Default: the last sealed hour.")] = "",
+) -> None:
+    """Check every identity between events, facts, rated rows, documents and postings, to the last digit.
+
+    Prints what disagrees, by how much, and the likely cause. The exit code is 0 only if everything agrees.
+    """
+    from queries.reconcile import reconcile as run  # noqa: PLC0415
+    from queries.reconcile import span_of  # noqa: PLC0415
+    from queries.stores import open_stores  # noqa: PLC0415
+
+    begins, ends = _time(from_, "--from"), _time(to, "--to")
+    with open_stores(context().settings) as stores:
+        span = span_of(stores, begins, ends)
+        with progress("Reconciling", None) as advance:
+            report = run(stores, span, lambda _name: advance(1))
+    emit(_plain(report), *_parts(report))
+    if not report.holds:
+        broken = [check.name for check in report.checks if not check.holds]
+        message = f"{len(broken)} of {len(report.checks)} checks do not hold: {'; '.join(broken)}"
+        raise InvariantViolation(message)
+
+
+def _time(text: str, option: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"{option} {text!r} is not an RFC 3339 time such as 2026-11-23T14:00:00Z"
+        raise InvalidRequest(message) from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
+
+
+def _plain(report: "Report") -> dict[str, Any]:
+    return {
+        "holds": report.holds,
+        "from": report.span.begins,
+        "to": report.span.ends,
+        "checks": [
+            {
+                "name": check.name,
+                "left": check.left,
+                "right": check.right,
+                "groups": check.groups,
+                "broken": check.broken,
+                "note": check.note,
+                "breaks": [
+                    {
+                        "where": {name: str(value) for name, value in found.where.items()},
+                        "left": found.left,
+                        "right": found.right,
+                        "difference": found.difference,
+                        "likely_cause": found.cause,
+                    }
+                    for found in check.breaks
+                ],
+            }
+            for check in report.checks
+        ],
+    }
+
+
+def _parts(report: "Report") -> "list[RenderableType]":
+    rows = [
+        (
+            check.name,
+            f"{check.left} / {check.right}",
+            f"{check.groups:,}",
+            "yes" if check.holds else f"{check.broken:,} DIFFER",
+        )
+        for check in report.checks
+    ]
+    begins = "the beginning" if report.span.begins.year == 1970 else f"{report.span.begins:%Y-%m-%d %H:%M}"
+    title = f"Booked from {begins} to {report.span.ends:%Y-%m-%d %H:%M} UTC"
+    parts: list[RenderableType] = [table(title, ("check", "compared", "groups", "holds"), rows, right=("groups",))]
+    parts.extend(f"note: {check.name}: {check.note}" for check in report.checks if check.note)
+    for check in report.checks:
+        if not check.holds:
+            parts.extend(_breaks(check))
+    return parts
+
+
+def _breaks(check: "Check") -> "list[RenderableType]":
+    rows = []
+    for found in check.breaks[:_SHOWN_MAX]:
+        where = ", ".join(f"{name}={value}" for name, value in found.where.items())
+        rows.append((where, str(found.left), str(found.right), str(found.difference)))
+    numeric = (check.left, check.right, "difference")
+    parts: list[RenderableType] = [table(f"{check.name}: {check.broken:,} differ", ("where", *numeric), rows, numeric)]
+    if check.broken > _SHOWN_MAX:
+        parts.append(f"... and {check.broken - _SHOWN_MAX:,} more (--json prints up to 100 of each)")
+    parts.extend(f"likely cause: {cause}" for cause in sorted({found.cause for found in check.breaks}))
+    return parts

@@ -1,0 +1,140 @@
+"""Reconciliation: every identity that must hold between stream, events, facts, rated rows, documents and postings.
+
+Design section 5. Each check compares two independent accounts of the same thing, group by group and to the last digit,
+and says for each group that differs what is on either side, by how much, and the likely cause. Reads only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from queries.stores import EPOCH, Stores, of_hour
+from sinks.ledger import progress
+from sinks.ledger.database import read
+
+BREAKS_KEPT_MAX: Final = 100
+"""Per check; more are counted."""
+
+_HOUR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Booked time from one hour to another (exclusive), all of it sealed."""
+
+    begins: datetime
+    ends: datetime
+
+    @property
+    def parameters(self) -> dict[str, datetime]:
+        """Return the span as query parameters `from` and `to`."""
+        return {"from": self.begins, "to": self.ends}
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """A group in which the two sides differ."""
+
+    where: dict[str, Any]
+    left: Decimal | int | str
+    right: Decimal | int | str
+    difference: Decimal | int | str
+    cause: str
+
+
+@dataclass(slots=True)
+class Check:
+    """One identity: what was compared, how many groups, and which of them break it."""
+
+    name: str
+    left: str
+    right: str
+    groups: int = 0
+    broken: int = 0
+    breaks: list[Break] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether no group differs."""
+        return self.broken == 0
+
+    def compare(self, where: dict[str, Any], left: Any, right: Any, cause: str) -> None:
+        """Compare one group. `cause` may hold two texts with `|` between them: for left above right, and below."""
+        self.groups += 1
+        if left == right:
+            return
+        more, _, less = cause.partition("|")
+        comparable = not isinstance(left, str)
+        difference = left - right if comparable else "differs"
+        likely = more if not comparable or left > right or not less else less
+        self.add(Break(where, left, right, difference, likely))
+
+    def add(self, found: Break) -> None:
+        """Count a break, and keep it if there is room."""
+        self.broken += 1
+        if len(self.breaks) < BREAKS_KEPT_MAX:
+            self.breaks.append(found)
+
+    def compare_all(
+        self,
+        names: Sequence[str],
+        left: Mapping[tuple[Any, ...], Any],
+        right: Mapping[tuple[Any, ...], Any],
+        cause: str,
+    ) -> None:
+        """Compare two tables of groups; a group missing on one side is zero there."""
+        for key in sorted(left.keys() | right.keys(), key=str):
+            self.compare(dict(zip(names, key, strict=True)), left.get(key, 0), right.get(key, 0), cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All checks over a span."""
+
+    span: Span
+    checks: list[Check]
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether every identity holds."""
+        return all(check.holds for check in self.checks)
+
+
+def sealed_until(stores: Stores) -> datetime:
+    """Return the end of the last booked hour that is complete: what lies behind can still change."""
+    with read(stores.engine) as connection:
+        watermark_ms = progress.get(connection, progress.PROMOTED).watermark_ms
+    grace_ms = max(revision.rules.grace_s for revision in stores.history.revisions) * 1000
+    return of_hour(max(0, watermark_ms - grace_ms) // 3_600_000)
+
+
+def span_of(stores: Stores, begins: datetime | None, ends: datetime | None) -> Span:
+    """Return the span asked for, cut to whole hours and to what is sealed."""
+    limit = sealed_until(stores)
+    last = min(limit, _hour(ends) if ends else limit)
+    first = _hour(begins) if begins else EPOCH
+    return Span(min(first, last), last)
+
+
+def _hour(when: datetime) -> datetime:
+    return when.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def reconcile(stores: Stores, span: Span, done: Callable[[str], None] = lambda _name: None) -> Report:
+    """Run every check over the span; `done` is told each one's name as it ends."""
+    from queries import (  # noqa: PLC0415  # the checks use this module's types
+        reconcile_documents,
+        reconcile_facts,
+        reconcile_intake,
+        reconcile_rated,
+    )
+
+    checks: list[Check] = []
+    for module in (reconcile_intake, reconcile_facts, reconcile_rated, reconcile_documents):
+        for check in module.checks(stores, span):
+            checks.append(check)
+            done(check.name)
+    return Report(span, checks)
