@@ -19,7 +19,7 @@ def _broken(finished: Finished) -> dict[str, Check]:
 
 
 def test_an_untouched_run_reconciles_and_everything_was_compared(finished: Finished) -> None:
-    names = []
+    names: list[str] = []
     report = reconcile(finished.stores, span_of(finished.stores, None, None), names.append)
 
     assert {check.name: check.breaks for check in report.checks if not check.holds} == {}
