@@ -12,6 +12,7 @@ TITLES: Final = {
     "book": "Partial sums and book",
     "charges": "Rating",
     "journal": "Journal adapter",
+    "whatif": "What-if: booked facts under other plans, reading from ClickHouse included",
 }
 
 TARGETS: Final = (
