@@ -13,6 +13,7 @@ COPY config ./config
 COPY core ./core
 COPY flows ./flows
 COPY operators ./operators
+COPY queries ./queries
 COPY sinks ./sinks
 COPY sources ./sources
 COPY stack ./stack
