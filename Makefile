@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow test-all lint format bench lock clean
+.PHONY: help setup demo test test-slow test-all lint format bench kill-campaign lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ format: $(STAMP) ## Format and fix what can be fixed
 
 bench: $(STAMP) ## Benchmarks; results as JSON and docs/benchmarks.md
 	@$(BIN)/python -m bench.run
+
+kill-campaign: $(STAMP) ## 200 runs in which processes are killed; ends with what was not equal (SEEDS=200)
+	@$(BIN)/python -m tests.faults.campaign --seeds $(or $(SEEDS),200)
 
 lock: ## Pin all versions again (needs uv)
 	@uv pip compile -q pyproject.toml --extra embedded --extra postgres --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock

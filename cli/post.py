@@ -27,6 +27,7 @@ def post(
     With --once the exit code is 0 only if nothing remained undelivered for an error; documents of hours that are
     not complete yet are no error.
     """
+    from core import faults  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
     from flows import health  # noqa: PLC0415
     from flows.poster import Poster  # noqa: PLC0415
@@ -35,6 +36,7 @@ def post(
     from sinks.erp.registry import Adapters  # noqa: PLC0415
 
     settings = context().settings
+    faults.arm(settings.fault_point, settings.environment)
     stop = threading.Event()
     engine = ledger.connect(settings.ledger_url)
     writer = ClickHouseStateWriter(settings.clickhouse)

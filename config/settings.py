@@ -145,6 +145,8 @@ class Settings(BaseSettings):
     poster: PosterSettings = PosterSettings()
     log: LogSettings = LogSettings()
     environment: Literal["development", "production"] = "development"
+    fault_point: str = ""
+    """For fault tests: where the process ends itself by SIGKILL (`core.faults`); refused in production."""
 
     @property
     def ledger_url(self) -> str:

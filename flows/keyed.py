@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from bytewax.operators import StatefulBatchLogic
 
+from core import faults
 from core.errors import StateMismatch
 from core.metrics import STEP_SECONDS
 
@@ -69,6 +70,7 @@ class KeyedStep(StatefulBatchLogic[tuple[Shard, Any], Any, dict[str, Any]]):
 
     def snapshot(self) -> dict[str, Any]:
         """Wrap the logic's state with the shard number."""
+        faults.reach("step.snapshot")
         if self._logic is None:
             return {"version": _VERSION, "shard": self._shard, "logic": None}
         return {"version": _VERSION, "shard": self._shard, "logic": self._logic.snapshot()}

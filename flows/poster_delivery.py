@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import Engine
 
 from config.entities import Entity
-from core import metrics
+from core import faults, metrics
 from core.clock import Clock
 from core.errors import MeterbridgeError
 from flows.poster_outcomes import after_lookup, after_submit, name_of, says_nothing
@@ -158,7 +158,9 @@ class Delivery:
 
     def _send(self, rows: list[Stored], attempt_id: str) -> int:
         """Call the ERP and record what it said; a rejected atomic batch is cut in two to find the bad one."""
+        faults.reach("poster.submit")
         outcomes = self._call([row.posting for row in rows], attempt_id)
+        faults.reach("poster.answered")
         everything_rejected = all(isinstance(outcome, Rejected) for outcome in outcomes)
         if self.adapter.capabilities.atomic_batch and len(rows) > 1 and everything_rejected:
             self.breaker.succeeded()
@@ -170,6 +172,7 @@ class Delivery:
         for outcome in outcomes:
             metrics.POST_ATTEMPTS.labels(adapter=self.adapter.name, outcome=name_of(outcome)).inc()
         self._apply(postings.SUBMITTED, changes)
+        faults.reach("poster.applied")
         self._pace(outcomes)
         return sum(not says_nothing(outcome) for outcome in outcomes)
 

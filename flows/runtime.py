@@ -26,6 +26,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from config.journal import next_revision
 from config.revision import Configuration, History
 from config.settings import Settings
+from core import faults
 from core.clock import Clock, SystemClock
 from core.directory_lock import DirectoryLock
 from core.errors import MeterbridgeError, RetryableError, StopRequested
@@ -71,6 +72,7 @@ def prepare_history(settings: Settings, configuration: Configuration, clock: Clo
         revision = next_revision(known, configuration, redis_ms, progress.watermark_ms(engine))
         if revision is not None:
             revisions.record_revision(engine, revision, clock.now())
+            faults.reach("revision.recorded")
             log.info(
                 "A configuration revision was recorded.",
                 version=revision.version,
@@ -131,6 +133,7 @@ def run(
     """
     cluster = cluster or Cluster()
     clock = clock or SystemClock()
+    faults.arm(settings.fault_point, settings.environment)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     with DirectoryLock(settings.state_dir / f"flow-{cluster.process_id}.lock"):
         history = prepare_history(settings, configuration, clock)

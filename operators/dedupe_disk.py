@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from core import faults
 from core.errors import FatalError
 
 Buffer = bytes | memoryview
@@ -53,6 +54,7 @@ class SystemDisk:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
                 rest = memoryview(data).cast("B")
+                faults.reach("log.append")
                 while rest:
                     rest = rest[os.write(descriptor, rest) :]
             finally:
@@ -72,7 +74,9 @@ class SystemDisk:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
+                faults.reach("log.sync")
                 os.fdatasync(descriptor)
+                faults.reach("log.synced")
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -81,7 +85,9 @@ class SystemDisk:
     def rename(self, source: Path, target: Path) -> None:
         """Give a file a name, replacing what had it."""
         try:
+            faults.reach("segment.rename")
             os.replace(source, target)
+            faults.reach("segment.renamed")
         except OSError as error:
             raise _failed(error, "rename", source) from error
 

@@ -19,7 +19,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from sqlalchemy import Engine
 
 from config.settings import Settings
-from core import metrics
+from core import faults, metrics
 from core.errors import InvariantViolation, StopRequested
 from operators.items import Marker
 from sinks.ledger import database, documents, exceptions, progress
@@ -97,6 +97,7 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         if self._unpromoted:
             sequence = self._sequence
             self._retrying(lambda: self._promote(sequence))
+            faults.reach("outbox.promoted")
             self._unpromoted = False
         for item in items:
             if isinstance(item, Marker):
@@ -127,7 +128,9 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         :raises InvariantViolation: a key came with another digest, or for an hour already posted.
         """
         if self._dirty:
+            faults.reach("outbox.stage")
             self._retrying(self._stage_epoch)
+            faults.reach("outbox.staged")
             self._sequence += 1
             self._buffer.clear()
             self._dirty = False

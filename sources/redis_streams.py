@@ -11,6 +11,7 @@ import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from config.settings import Settings
+from core import faults
 from core.clock import Clock, SystemClock
 from core.errors import InvalidRequest, StopRequested, Unreachable
 from core.metrics import BATCH_EVENTS, EPOCH_STARTED, WAITING_SINCE, WATERMARK
@@ -102,6 +103,8 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
         try:
             while not self._stop.is_set():
                 entries = self._reader.round()
+                if entries:
+                    faults.reach("source.read")
                 self._recovered()
                 now_s = self._clock.monotonic_s()
                 over = entries == 0 or now_s >= until_s
@@ -165,6 +168,7 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
 
     def snapshot(self) -> dict[str, Any]:
         """Return the positions handed on so far; a new epoch begins."""
+        faults.reach("source.snapshot")
         self._epoch_bytes, self._marked = 0, False
         self._epoch_began_s = self._clock.monotonic_s()
         EPOCH_STARTED.set(self._clock.now().timestamp())

@@ -13,6 +13,7 @@ from typing import Any
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from config.settings import Settings
+from core import faults
 from core.errors import InvalidRequest
 from sinks.clickhouse.tables import TABLES, Item
 from sinks.clickhouse.writer import TableWriter
@@ -37,7 +38,9 @@ class ClickHousePartition(StatefulSinkPartition[Item, dict[str, int]]):
 
     def snapshot(self) -> dict[str, int]:
         """Wait until all rows of the epoch are in the table; raises as `write_batch` does."""
+        faults.reach("table.snapshot")
         self._writer.flush()
+        faults.reach("table.flushed")
         return dict(STATE)
 
     def close(self) -> None:

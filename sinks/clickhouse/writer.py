@@ -18,6 +18,7 @@ import pyarrow as pa
 import structlog
 
 from config.settings import ClickHouseSettings
+from core import faults
 from core.errors import RetryableError, StopRequested
 from core.logging import without_password
 from core.metrics import FLUSH_RATIO, SINK_RETRIES, SINK_ROWS, SINK_SECONDS, WAITING_SINCE
@@ -271,7 +272,9 @@ class TableWriter:
             self._client = self._connector(self._settings)
         client = self._client
         known = {name: value for name, value in INSERT_SETTINGS.items() if client.knows_setting(name)}
+        faults.reach("table.insert")
         client.insert_arrow(self._spec.name, rows, known)
+        faults.reach("table.inserted")
 
     def _set_waiting(self, *, waiting: bool) -> None:
         with self._changed:

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
+from core import faults
 from core.errors import InvariantViolation, Unreachable
 from sinks.erp.journal_format import number_text, quote, read_entries
 from sinks.erp.port import ErpEntry
@@ -172,7 +173,9 @@ class Books:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        faults.reach("books.rename")
         temporary.replace(path)
+        faults.reach("books.renamed")
         _sync_directory(path.parent)
 
 
