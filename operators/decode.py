@@ -69,8 +69,8 @@ class Decoder:
     def decode(self, batch: RawBatch) -> list[tuple[int, ShardBatch]]:
         """Return (id shard, batch) pairs, revisions in order; events and rejects in position order.
 
-        Shards without events and rejects are left out. An event goes to `identity_lo % id_shards`, a reject to
-        `stream % id_shards`.
+        Shards without events and rejects are left out. An event goes to `identity_lo % id_shards`, and so do its
+        exception rows, since dedupe drops those of events that do not count; a reject to `stream % id_shards`.
         """
         out: list[tuple[int, ShardBatch]] = []
         for first, end, revision in self._spans(batch):
@@ -138,15 +138,24 @@ class Decoder:
         rejects = pl.DataFrame(lines.rejects, schema=REJECT_SCHEMA, orient="row")
         rejects = rejects.sort(POSITION, maintain_order=True)
         shard = (events["identity_lo"].to_numpy() % np.uint64(self._id_shards)).astype(np.int64)
+        rejects_shard = self._shard_of_rejects(rejects, events, shard)
         # One gather puts the shards one behind the other, each in position order; slices share its memory.
         ordered = events[np.argsort(shard, kind="stable")] if len(shard) else events
         ends = np.cumsum(np.bincount(shard, minlength=self._id_shards)).tolist()
         start = 0
         for number, end in enumerate(ends):
-            own_rejects = rejects.filter(pl.col("stream") % self._id_shards == number)
+            own_rejects = rejects.filter(rejects_shard == number)
             if end > start or len(own_rejects):
                 yield number, ShardBatch(ordered[start:end], own_rejects)
             start = end
+
+    def _shard_of_rejects(self, rejects: pl.DataFrame, events: pl.DataFrame, shard: npt.NDArray[np.int64]) -> pl.Series:
+        by_stream = rejects["stream"].cast(pl.Int64) % self._id_shards
+        if rejects["counted"].all():
+            return by_stream
+        shards = events.select(POSITION).with_columns(pl.Series("shard", shard, dtype=pl.Int64))
+        of_event = rejects.join(shards, on=POSITION, how="left", maintain_order="left")["shard"]
+        return of_event.fill_null(by_stream)
 
 
 def _with_meters(envelopes: Envelopes, lines: Lines, prepared: _Prepared) -> pl.DataFrame:

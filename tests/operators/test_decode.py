@@ -204,6 +204,17 @@ def test_shards_hold_everything_once_in_position_order(only_slow: bool) -> None:
     assert sorted(refused) == list(range(0, 200, 7))
 
 
+@BOTH
+def test_exception_rows_go_with_their_event_so_that_dedupe_can_drop_them(only_slow: bool) -> None:
+    lines = [text(id=str(number), data={"n": -5, "user": "u", "deep": {"n": 1}}) for number in range(100)]
+    decoded = Decoder(history(), STREAMS, 4, path=path_of(only_slow)).decode(batch_of([*lines, b"{}"]))
+    assert [shard for shard, _ in decoded] == [0, 1, 2, 3]
+    for _, batch in decoded:
+        exceptions = batch.rejects.filter(~pl.col("counted"))
+        assert exceptions["entry_seq"].to_list() == batch.events["entry_seq"].to_list()
+    assert [shard for shard, batch in decoded if batch.rejects["counted"].any()] == [3]
+
+
 def test_batch_boundaries_change_nothing() -> None:
     lines = [text(id=str(number), data={"n": number}) if number % 5 else b'{"id":' for number in range(60)]
     whole = Decoder(history(), STREAMS, 3, path="fast").decode(batch_of(lines))
