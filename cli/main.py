@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "trace": Entry("cli.trace:app", "Follow an event to the ERP, or a document back to its events."),
     "reconcile": Entry("cli.reconcile:reconcile", "Compare events, facts, rated rows, documents and postings."),
     "whatif": Entry("cli.whatif:whatif", "Re-rate booked usage under other plans, and show the difference."),
+    "exceptions": Entry("cli.exceptions:app", "What needs a person, grouped by cause: list, show, retry, resolve."),
     "verify": Entry("cli.verify:verify", "Replay the streams and compare with what is stored."),
 }
 """All commands in the order of `--help`. The help text stands here too, so that listing imports nothing."""

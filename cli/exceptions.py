@@ -1,0 +1,169 @@
+"""`meterbridge exceptions`: one list of what needs a person, grouped by cause, and what to do about it."""
+
+import getpass
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.context import context
+from cli.output import emit, table
+from core.clock import SystemClock
+from core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from queries.exception_acts import Person
+    from queries.exceptions import Group
+
+app = typer.Typer(
+    help="What needs a person, grouped by cause: list, show, export, retry, resolve.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Keys = Annotated[list[str], typer.Argument(help="Keys of groups, or their beginnings.")]
+Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
+By = Annotated[str, typer.Option("--by", help="Who, for the audit log. Default: the login name.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+@app.command("list")
+def show_list(
+    kind: Annotated[str, typer.Option(help="Only this kind, such as invalid_quantity or posting_held.")] = "",
+    tenant: Annotated[str, typer.Option(help="Only groups in which this tenant has a part.")] = "",
+    days: Annotated[float, typer.Option(help="Only what came in the last so many days. 0: all.", min=0)] = 0,
+    everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+) -> None:
+    """List open exceptions, grouped by cause."""
+    from queries.exceptions import groups  # noqa: PLC0415
+    from queries.stores import open_stores  # noqa: PLC0415
+
+    since = SystemClock().now() - timedelta(days=days) if days else None
+    with open_stores(context().settings) as stores:
+        found = groups(stores, kind=kind, tenant=tenant, since=since, everything=everything)
+    rows = [
+        (group.key, group.kind, f"{group.count:,}", _tenants(group), _time(group.last), group.cause) for group in found
+    ]
+    title = f"{len(found)} {'' if everything else 'open '}group(s)"
+    columns = ("key", "kind", "count", "tenants", "last", "cause")
+    emit([asdict(group) | {"open": group.is_open} for group in found], table(title, columns, rows, right=("count",)))
+
+
+def _tenants(group: "Group") -> str:
+    shown = ", ".join(group.tenants[:2])
+    return shown if len(group.tenants) <= 2 else f"{shown} +{len(group.tenants) - 2}"
+
+
+def _time(value: datetime) -> str:
+    return f"{value:%Y-%m-%d %H:%M}"
+
+
+@app.command("show")
+def show(keys: Keys) -> None:
+    """Show groups with samples."""
+    from cli.output import key_values  # noqa: PLC0415
+    from queries.exceptions import find  # noqa: PLC0415
+    from queries.stores import open_stores  # noqa: PLC0415
+
+    with open_stores(context().settings) as stores:
+        found = find(stores, keys)
+    parts = []
+    for group in found:
+        state = "open" if group.is_open else f"resolved until {_time(group.resolved_until or group.last)}"
+        parts.append(
+            key_values(
+                {
+                    "key": group.key,
+                    "kind": group.kind,
+                    "cause": group.cause,
+                    "count": f"{group.count:,}",
+                    "first, last": f"{_time(group.first)}, {_time(group.last)}",
+                    "tenants": ", ".join(group.tenants),
+                    "state": state,
+                }
+                | {
+                    f"sample {number}": " ".join(str(value) for value in sample.values())
+                    for number, sample in enumerate(group.samples, 1)
+                }
+            )
+        )
+    emit([asdict(group) | {"open": group.is_open} for group in found], *parts)
+
+
+@app.command("export")
+def export(
+    key: Annotated[str, typer.Argument(help="Key of a group of refused events.")],
+    file: Annotated[Path, typer.Option(help="Where to write; one JSON object a line.")],
+) -> None:
+    """Write the refused events of a group to a file, to be corrected and sent by `retry --file`."""
+    from queries.exception_acts import export as write  # noqa: PLC0415
+    from queries.exceptions import find  # noqa: PLC0415
+    from queries.stores import open_stores  # noqa: PLC0415
+
+    with open_stores(context().settings) as stores:
+        count = write(stores, find(stores, [key])[0], file)
+    emit({"events": count, "file": file}, f"{count:,} events written to {file}: correct `event`, keep `position`.")
+
+
+@app.command("retry")
+def retry(
+    keys: Keys,
+    reason: Reason,
+    file: Annotated[Path | None, typer.Option(help="Corrected events of one group, from `export`.")] = None,
+    by: By = "",
+    dry_run: DryRun = False,
+) -> None:
+    """Send refused events again (corrected, or as they are under a new configuration), or release held postings."""
+    from queries.exception_acts import corrected, refused_events, release, send_again  # noqa: PLC0415
+    from queries.exception_acts import export_line as as_line  # noqa: PLC0415
+    from queries.exceptions import find  # noqa: PLC0415
+    from queries.stores import open_stores  # noqa: PLC0415
+
+    person, now = _person(by, reason), SystemClock().now()
+    if file is not None and len(keys) != 1:
+        message = "--file belongs to one group: name one key"
+        raise InvalidRequest(message)
+    said, plain = [], []
+    with open_stores(context().settings) as stores:
+        for group in find(stores, keys):
+            if group.origin != "rejects":
+                done = "would be released" if dry_run else f"posting {release(stores, group, person, now)} is released"
+                count = 1
+            else:
+                lines = corrected(group, file) if file else [as_line(row) for row in refused_events(stores, group)]
+                count = len(lines) if dry_run else send_again(stores, group, lines, person, now)
+                done = f"{count:,} events {'would be' if dry_run else 'were'} sent again"
+            said.append(f"{group.key}  {group.kind}: {done}")
+            plain.append({"key": group.key, "kind": group.kind, "count": count, "dry_run": dry_run})
+    emit(plain, *said)
+
+
+@app.command("resolve")
+def resolve(keys: Keys, reason: Reason, by: By = "", dry_run: DryRun = False) -> None:
+    """Mark groups as seen to; they are open again when something new comes."""
+    from queries.exception_acts import resolve as mark  # noqa: PLC0415
+    from queries.exceptions import find  # noqa: PLC0415
+    from queries.stores import open_stores  # noqa: PLC0415
+
+    person, now = _person(by, reason), SystemClock().now()
+    with open_stores(context().settings) as stores:
+        found = find(stores, keys)
+        if not dry_run:
+            for group in found:
+                mark(stores, group, person, now)
+    verb = "would be resolved" if dry_run else "resolved"
+    emit(
+        [{"key": group.key, "kind": group.kind, "count": group.count, "dry_run": dry_run} for group in found],
+        *(f"{group.key}  {group.kind}: {group.count:,} {verb}" for group in found),
+    )
+
+
+def _person(by: str, reason: str) -> "Person":
+    from queries.exception_acts import Person  # noqa: PLC0415
+
+    if not reason.strip():
+        message = "--reason must say why: it goes to the audit log"
+        raise InvalidRequest(message)
+    return Person(by or getpass.getuser(), reason)

@@ -1,0 +1,166 @@
+"""Everything a person should look at, in one list: refused events, unusable values, unrated usage, held postings.
+
+What has one cause is one group: a bad release with a million rejects is one line with a count, samples, and first and
+last time. A group's key is a digest of its kind and cause, so it stays the same from day to day.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from core.errors import InvalidRequest
+from queries.stores import EPOCH, Stores
+from sinks.ledger import tables
+from sinks.ledger.database import read
+from sinks.ledger.times import to_datetime
+
+SAMPLES_MAX: Final = 3
+GROUPS_MAX: Final = 10_000
+RESOLVED_PREFIX: Final = "group:"
+"""Kind under which the ledger keeps that a group of ClickHouse's rows was resolved, and up to when."""
+
+_MASK: Final = "replaceRegexpAll(detail, '[0-9a-f]{8,}|[0-9]+', '#')"
+"""Positions, digests and numbers differ from event to event; what is left is the cause."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Exceptions of one kind with one cause. `origin` says where they lie: rejects, exceptions or ledger."""
+
+    key: str
+    kind: str
+    cause: str
+    origin: str
+    count: int
+    first: datetime
+    last: datetime
+    tenants: list[str] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    resolved_until: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether something came after the group was last resolved."""
+        return self.resolved_until is None or self.resolved_until < self.last
+
+
+def key_of(kind: str, cause: str) -> str:
+    """Return the group's key: 12 hex characters."""
+    return hashlib.sha256(f"{len(kind)}:{kind}{cause}".encode()).hexdigest()[:12]
+
+
+def groups(
+    stores: Stores, *, kind: str = "", tenant: str = "", since: datetime | None = None, everything: bool = False
+) -> list[Group]:
+    """Return the groups, those with the most exceptions first; resolved ones only if `everything` is asked for."""
+    parameters = {"tenant": tenant, "since": since or EPOCH, "limit": GROUPS_MAX}
+    found = [*_rejects(stores, parameters), *_exceptions(stores, parameters), *_ledger(stores, since)]
+    resolved = _resolved(stores)
+    for group in found:
+        group.resolved_until = resolved.get(group.key, group.resolved_until)
+    kept = [
+        group
+        for group in found
+        if (everything or group.is_open) and kind in ("", group.kind) and (not tenant or tenant in group.tenants)
+    ]
+    return sorted(kept, key=lambda group: (-group.count, group.key))
+
+
+def find(stores: Stores, keys: Sequence[str]) -> list[Group]:
+    """Return the groups with those keys; the beginning of a key is enough if only one has it.
+
+    :raises InvalidRequest: a key names no group, or several.
+    """
+    known = groups(stores, everything=True)
+    found = []
+    for key in keys:
+        matching = [group for group in known if group.key.startswith(key)]
+        if len(matching) != 1:
+            message = f"{len(matching)} groups have a key that begins with {key!r}: see `meterbridge exceptions list`"
+            raise InvalidRequest(message)
+        found.append(matching[0])
+    return found
+
+
+def _rejects(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
+    rows = stores.rows(
+        f"SELECT if(counted, toString(reason), 'unusable_value') AS kind, {_MASK} AS cause, count() AS n,"  # noqa: S608
+        " min(ingest_time) AS first, max(ingest_time) AS last,"
+        " arraySort(groupUniqArray(20)(JSONExtractString(raw, 'subject'))) AS tenants,"
+        f" groupArraySample({SAMPLES_MAX}, 1)((stream, entry_id, entry_index, detail, substring(raw, 1, 500)))"
+        " AS samples"
+        " FROM @usage_rejects_current WHERE ingest_time >= toDateTime64({since:DateTime}, 3, 'UTC')"
+        " AND ({tenant:String} = '' OR JSONExtractString(raw, 'subject') = {tenant:String})"
+        " GROUP BY kind, cause ORDER BY n DESC LIMIT {limit:UInt32}",
+        parameters,
+    )
+    names = ("stream", "entry_id", "entry_index", "detail", "raw")
+    return [
+        Group(
+            key_of(row["kind"], row["cause"]),
+            row["kind"],
+            row["cause"],
+            "rejects",
+            int(row["n"]),
+            row["first"],
+            row["last"],
+            [tenant for tenant in row["tenants"] if tenant],
+            [dict(zip(names, sample, strict=True)) for sample in row["samples"]],
+        )
+        for row in rows
+    ]
+
+
+def _exceptions(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
+    rows = stores.rows(
+        f"SELECT kind AS k, {_MASK} AS cause, sum(e.events) AS n, min(booked_minute) AS first,"  # noqa: S608
+        " max(booked_minute) AS last, arraySort(groupUniqArray(20)(e.tenant)) AS tenants,"
+        f" groupArraySample({SAMPLES_MAX}, 1)((identity, meter, detail)) AS samples FROM @exceptions_current AS e"
+        " WHERE booked_minute >= {since:DateTime} AND ({tenant:String} = '' OR e.tenant = {tenant:String})"
+        " GROUP BY k, cause ORDER BY n DESC LIMIT {limit:UInt32}",
+        parameters,
+    )
+    return [
+        Group(
+            key_of(row["k"], row["cause"]),
+            row["k"],
+            row["cause"],
+            "exceptions",
+            int(row["n"]),
+            row["first"],
+            row["last"],
+            [tenant for tenant in row["tenants"] if tenant],
+            [dict(zip(("identity", "meter", "detail"), sample, strict=True)) for sample in row["samples"]],
+        )
+        for row in rows
+    ]
+
+
+def _ledger(stores: Stores, since: datetime | None) -> list[Group]:
+    """Return the ledger's own exceptions, each a group: they are few, and each has its posting or document."""
+    table = tables.exceptions
+    query = select(table).where(~table.c.kind.startswith(RESOLVED_PREFIX)).order_by(table.c.created_at_ms)
+    with read(stores.engine) as connection:
+        rows = connection.execute(query.limit(GROUPS_MAX)).all()
+    found = []
+    for row in rows:
+        at = to_datetime(row.created_at_ms)
+        if since is None or at >= since:
+            group = Group(key_of(row.kind, row.identity), row.kind, row.detail, "ledger", 1, at, at)
+            group.samples = [{"identity": row.identity, "detail": row.detail}]
+            group.resolved_until = None if row.resolved_at_ms is None else to_datetime(row.resolved_at_ms)
+            found.append(group)
+    return found
+
+
+def _resolved(stores: Stores) -> dict[str, datetime]:
+    table = tables.exceptions
+    query = select(table.c.identity, table.c.resolved_at_ms).where(
+        table.c.kind.startswith(RESOLVED_PREFIX), table.c.resolved_at_ms.is_not(None)
+    )
+    with read(stores.engine) as connection:
+        return {row.identity: to_datetime(row.resolved_at_ms) for row in connection.execute(query)}

@@ -1,0 +1,142 @@
+"""Exceptions: grouped by cause, corrected and sent again, resolved and open again."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+
+from core.errors import InvalidRequest
+from flows import runtime
+from queries import exception_acts
+from queries.exception_acts import Person
+from queries.exceptions import Group, find, groups
+from queries.stores import Stores
+from sinks.ledger import audit, exceptions
+from sinks.ledger.database import read, write
+from tests.queries.conftest import Finished
+
+PERSON = Person("ada", "the gateway sent null")
+
+
+def _of(stores: Stores, kind: str) -> list[Group]:
+    return groups(stores, kind=kind)
+
+
+def test_every_refused_event_is_in_exactly_one_group(finished: Finished) -> None:
+    found = groups(finished.stores)
+
+    by_reason = {
+        reason: events
+        for (outcome, reason), events in finished.deployment.outcomes().items()
+        if outcome in ("rejected", "conflicting_duplicate")
+    }
+    grouped: dict[str, int] = {}
+    for group in found:
+        if group.origin == "rejects" and group.kind != "unusable_value":
+            grouped[group.kind] = grouped.get(group.kind, 0) + group.count
+    assert grouped == by_reason
+    assert len({group.key for group in found}) == len(found)
+    assert [group.count for group in found] == sorted((group.count for group in found), reverse=True)
+
+
+def test_events_with_one_cause_are_one_group_with_samples(finished: Finished) -> None:
+    (group,) = _of(finished.stores, "conflicting_duplicate")
+
+    assert group.count > 3
+    assert len(group.samples) == 3
+    assert group.first <= group.last
+    assert "content digest #" in group.cause
+
+
+def test_unrated_usage_names_its_tenant(finished: Finished) -> None:
+    found = _of(finished.stores, "unrated")
+
+    assert found
+    assert {tenant for group in found for tenant in group.tenants} == {"trial-anonymous"}
+    assert groups(finished.stores, tenant="trial-anonymous", kind="unrated")
+    assert groups(finished.stores, tenant="nobody") == []
+
+
+def test_corrected_events_are_sent_again_and_accepted(finished: Finished, tmp_path: Path) -> None:
+    stores = finished.stores
+    (group,) = [group for group in _of(stores, "missing_field") if group.cause == "type is absent"]
+    path = tmp_path / "corrected.ndjson"
+    assert exception_acts.export(stores, group, path) == group.count
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    now = datetime.now(UTC)
+    for line in lines:
+        line["event"]["type"] = "llm.completion"
+        line["event"]["time"] = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    path.write_bytes(b"\n".join(map(orjson.dumps, lines)))
+    accepted_before = finished.deployment.outcomes()["accepted", ""]
+
+    sent = exception_acts.send_again(stores, group, exception_acts.corrected(group, path), PERSON, now)
+    runtime.run(finished.deployment.settings, finished.deployment.configuration, drain=True)
+
+    assert sent == group.count
+    assert finished.deployment.outcomes()["accepted", ""] == accepted_before + sent
+    assert group.key not in {other.key for other in groups(stores)}
+    event = lines[0]["event"]
+    with read(stores.engine) as connection:
+        (link,) = audit.entries(connection, subject=f"{event['source']} {event['id']}")
+    assert link["action"] == "send_again"
+    assert link["detail"] == f"was refused at {lines[0]['position']}"
+    assert link["actor"] == "ada"
+
+
+def test_a_resolved_group_opens_again_when_something_comes_after(finished: Finished) -> None:
+    stores = finished.stores
+    group = _of(stores, "future_time")[0]
+
+    exception_acts.resolve(stores, group, PERSON, group.last)
+    assert group.key not in {other.key for other in groups(stores)}
+    assert group.key in {other.key for other in groups(stores, everything=True)}
+
+    table = stores.resolved("@usage_rejects")
+    columns = "stream, entry_id, entry_index, ingest_time, reason, detail, raw"
+    later = f"ingest_time + INTERVAL 1 HOUR, {columns.split('ingest_time, ')[1]}"
+    finished.deployment.query_command(
+        f"INSERT INTO {table} ({columns}) SELECT stream, entry_id, entry_index + 7, {later} FROM {table}"
+        " WHERE reason = 'future_time' ORDER BY ingest_time DESC LIMIT 1"
+    )
+    assert group.key in {other.key for other in groups(stores)}
+
+
+def test_the_ledgers_exceptions_are_in_the_list(finished: Finished) -> None:
+    stores, now = finished.stores, datetime.now(UTC) - timedelta(minutes=1)
+    with write(stores.engine) as connection:
+        exceptions.raise_exception(connection, "posting_unknown", "K" * 16, "no answer", now)
+
+    (group,) = _of(stores, "posting_unknown")
+    assert (group.origin, group.count, group.cause) == ("ledger", 1, "no answer")
+    exception_acts.resolve(stores, group, PERSON, datetime.now(UTC))
+
+    assert _of(stores, "posting_unknown") == []
+    with pytest.raises(InvalidRequest, match="not tried again by hand"):
+        exception_acts.release(stores, group, PERSON, now)
+
+
+def test_what_can_never_be_accepted_is_not_sent_again(finished: Finished) -> None:
+    (group,) = _of(finished.stores, "conflicting_duplicate")
+    lines = [exception_acts.export_line(row) for row in exception_acts.refused_events(finished.stores, group)]
+
+    with pytest.raises(InvalidRequest, match="accepted already"):
+        exception_acts.send_again(finished.stores, group, lines, PERSON, datetime.now(UTC))
+
+
+def test_a_broken_correction_is_refused_with_its_line(finished: Finished, tmp_path: Path) -> None:
+    group = _of(finished.stores, "too_old")[0]
+    path = tmp_path / "broken.ndjson"
+    path.write_text('{"position": "usage:0 1-1 0", "event": {}}\n{"event": 3}\n')
+
+    with pytest.raises(InvalidRequest, match="line 2"):
+        exception_acts.corrected(group, path)
+
+
+def test_a_key_is_found_by_its_beginning_and_an_unknown_one_refused(finished: Finished) -> None:
+    group = groups(finished.stores)[0]
+
+    assert find(finished.stores, [group.key[:8]])[0].key == group.key
+    with pytest.raises(InvalidRequest, match="exceptions list"):
+        find(finished.stores, ["nothing"])
