@@ -114,6 +114,7 @@ WITH_FILTER = [{"charge": "e", "set": {"filter": {"model": "a"}}}]
 PERCENTAGE = {"id": "c", "meter": "m", "filter": {"model": "a"}, "model": "percentage", "rate_percent": "1"}
 WITHOUT_TIERS: list[dict[str, Any]] = [{"charge": "e", "set": {"tiers": []}}]
 SECOND_START = "plans.0.versions.1.effective_from"
+TIERS = "plans.1.versions.0.charges.0.tiers"
 UNBILLED = "entities.0.accounts.unbilled_receivable"
 
 FAULTS: list[tuple[str, Any, str, str]] = [
@@ -136,6 +137,15 @@ FAULTS: list[tuple[str, Any, str, str]] = [
         SECOND_START,
         "after that of the version before",
     ),
+    *[
+        (TIERS, tiers, TIERS.removesuffix(".tiers"), message)
+        for tiers, message in (
+            ([{"up_to": "5"}, {"up_to": "5"}, {}], "tier 2 ends at 5, not above 5"),
+            ([{"up_to": "9"}, {"up_to": "5"}, {}], "tier 2 ends at 5, not above 9"),
+            ([{}, {"up_to": "5"}], "tier 1 has no up_to, but only the last tier may be open"),
+            ([{"up_to": "5"}], "usage above 5 has no price"),
+        )
+    ],
     ("plans.0.versions.0.currency", "ABC", "plans.0.versions.0.currency", "unknown currency 'ABC'"),
     ("entities.0.functional_currency", "XXX", "entities.0.functional_currency", "unknown currency 'XXX'"),
     (
