@@ -1,4 +1,4 @@
-"""The recovery directory: whole, or not there."""
+"""What a run does before the engine starts: the revision is journaled or refused, the recovery directory whole."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 from bytewax.recovery import init_db_dir
 
-from config.settings import Settings
+from config.revision import Configuration
+from config.settings import RedisSettings, Settings
+from core.clock import SystemClock
+from core.errors import ConfigError
 from flows import runtime
+from sinks import ledger
+from sinks.ledger import revisions
 
 PARTITIONS = {f"part-{number}.sqlite3" for number in range(4)}
 
@@ -57,3 +62,23 @@ def test_two_processes_at_once_make_one_directory(tmp_path: Path, monkeypatch: p
     runtime.recovery(settings, process_id=0)
     assert _names(tmp_path) == {"recovery"}
     assert _names(tmp_path / "recovery") == PARTITIONS
+
+
+def _metering(aggregation: str) -> Configuration:
+    meter = {"id": "m", "event_type": "t", "aggregation": aggregation, "value": "$.x"}
+    return Configuration.model_validate({"meters": [meter]})
+
+
+def test_a_revision_that_changes_what_books_were_made_by_is_refused_and_not_recorded(
+    redis_url: str, tmp_path: Path
+) -> None:
+    settings = Settings(state_dir=tmp_path, redis=RedisSettings(url=redis_url))
+    ledger.migrate(settings.ledger_url)
+    first = runtime.prepare_history(settings, _metering("sum"), SystemClock())
+    with pytest.raises(ConfigError, match=r"meters\[m\].aggregation: was sum and is max now"):
+        runtime.prepare_history(settings, _metering("max"), SystemClock())
+    engine = ledger.connect(settings.ledger_url)
+    recorded = revisions.load_history(engine)
+    engine.dispose()
+    assert [revision.digest for revision in recorded] == [first.latest.digest]
+    assert len(runtime.prepare_history(settings, _metering("sum"), SystemClock()).revisions) == 1
