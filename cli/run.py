@@ -16,7 +16,7 @@ log = structlog.get_logger()
 def run(
     drain: Annotated[bool, typer.Option("--drain", help="End at the last ids seen at the start.")] = False,
     accept_gap: Annotated[
-        bool, typer.Option("--accept-gap", help="Record entries lost by trimming and go on.")
+        bool, typer.Option("--accept-gap", help="Record entries lost, or a stream that went backward, and go on.")
     ] = False,
     process_id: Annotated[int, typer.Option(help="Which process of the cluster this is.")] = 0,
     addresses: Annotated[str, typer.Option(help="All processes as host:port, separated by ';'.")] = "",

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import structlog
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
+from sqlalchemy import Engine
 
 from config.journal import next_revision
 from config.revision import Configuration, History
@@ -36,6 +38,7 @@ from flows import health, metering
 from sinks import ledger, outbox
 from sinks.clickhouse.meters import record_meters
 from sinks.ledger import deployment, progress, revisions
+from sinks.ledger.exceptions import raise_exception
 from sources.redis_streams import RedisStreamSource
 
 log = structlog.get_logger()
@@ -112,6 +115,12 @@ def recovery(settings: Settings, process_id: int = 0) -> RecoveryConfig:
     return RecoveryConfig(str(directory))
 
 
+def _record_loss(engine: Engine, clock: Clock, stream: str, after: str, detail: str) -> None:
+    """Tell people for good what is missing from the books; the same loss seen again is one exception."""
+    with ledger.write(engine) as connection:
+        raise_exception(connection, "stream_loss", f"{stream}:{after}", detail, clock.now())
+
+
 def _is_made(directory: Path) -> bool:
     return any(directory.glob("part-*.sqlite3"))
 
@@ -147,6 +156,7 @@ def run(
             grace_s=history.latest.rules.grace_s,
             high_water_ms=outbox.high_water_ms(engine),
             accept_gap=accept_gap,
+            on_loss=partial(_record_loss, engine, clock),
             clock=clock,
         )
         table_sink, outbox_sink = metering.production_sinks(settings, stop)

@@ -24,7 +24,7 @@ from sources.merge import Merge
 from sources.reading import FIRST_COUNT, Connection, Cursor, Reading
 from sources.resp import ReplyTooLarge, pack
 from sources.stream_checks import StreamChecks
-from sources.stream_state import START, ReaderState, raise_backward
+from sources.stream_state import START, ReaderState
 
 log = structlog.get_logger()
 
@@ -182,7 +182,7 @@ class MergedReader:
             info = commands.parse_info(cursor.state.name, reply)
             if info is None:
                 info = self._checks.create(connection, cursor)
-            self._checks.check(cursor, info)
+            self._checks.check(connection, cursor, info)
             if not self._ends_known:
                 cursor.drain_to = info.last_entry or START
                 cursor.trimmed_at_start = info.entries_added - info.length
@@ -249,9 +249,8 @@ class MergedReader:
             raise commands.refused(name, result)
         info = commands.parse_info(name, result[0])
         if info is None:
-            raise_backward(cursor.state, "it does not exist any more", self._server)
-            raise AssertionError
-        self._checks.check(cursor, info)
+            info = self._checks.create(connection, cursor)
+        self._checks.check(connection, cursor, info)
         entries: list[Any] = result[1]
         return entries
 

@@ -1,6 +1,6 @@
 """How far and how to read: what a merged reader is told, and what it keeps of each stream and may forget."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -9,6 +9,9 @@ from sources.stream_state import START, Id, StreamState
 
 FIRST_COUNT: Final = 16
 HELD_BYTES_MAX: Final = 128 << 20
+
+
+OnLoss = Callable[[str, str, str], None]
 
 
 class Connection(Protocol):
@@ -28,7 +31,7 @@ class Reading:
     """How far and how to read.
 
     `end_ids`, `end_watermark_ms`: where a read-only reader ends. `high_water_ms`: up to where books exist, which no
-    stream may be below.
+    stream may be below. `on_loss` records what was accepted as lost: stream, id it stood behind, what happened.
     """
 
     drain: bool = False
@@ -40,6 +43,7 @@ class Reading:
     item_events_max: int = 20_000
     item_bytes_max: int = 16 << 20
     held_bytes_max: int = HELD_BYTES_MAX
+    on_loss: OnLoss = lambda _stream, _after, _detail: None
 
     def end_of(self, stream: str) -> bytes:
         """Return the last id a read may return, as XRANGE takes it."""

@@ -17,7 +17,7 @@ from core.errors import InvalidRequest, StopRequested, Unreachable
 from core.metrics import BATCH_EVENTS, EPOCH_STARTED, WAITING_SINCE, WATERMARK
 from operators.items import Marker, RawBatch
 from sources.merged_reader import MergedReader
-from sources.reading import Reading
+from sources.reading import OnLoss, Reading
 from sources.resp import RespConnection
 from sources.stream_state import Id, ReaderState, restore
 
@@ -189,7 +189,7 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
 
     `drain` ends at the last ids seen at the start. `read_only` never writes and ends at `end_ids` or before
     `end_watermark_ms`, which is its last marker. `high_water_ms`: books exist up to there.
-    `accept_gap` records lost entries and goes on.
+    `accept_gap` goes on where entries or a stream's tail were lost, once `on_loss` has recorded it.
 
     :raises InvalidRequest: there are more readers than streams, or a read-only source has no end.
     """
@@ -206,6 +206,7 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
         grace_s: int = 60,
         high_water_ms: int = 0,
         accept_gap: bool = False,
+        on_loss: OnLoss = lambda _stream, _after, _detail: None,
         clock: Clock | None = None,
     ) -> None:
         readers, streams = settings.flow.readers, settings.redis.streams
@@ -222,6 +223,7 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
             drain=drain,
             read_only=read_only,
             accept_gap=accept_gap,
+            on_loss=on_loss,
             end_ids=end_ids,
             end_watermark_ms=end_watermark_ms,
             high_water_ms=high_water_ms,

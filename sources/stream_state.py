@@ -89,6 +89,15 @@ class StreamState:
         self.emitted_count += lost
         self.lost += lost
 
+    def restart(self, read_count: int, at_least_ms: int) -> None:
+        """Go on with a stream whose tail was lost: the server counts anew, and gives no id below what was promised.
+
+        What was read of the lost tail stays read; the fence, to be set again, keeps new entries above it.
+        """
+        self.emitted_count += read_count - self.read_count
+        self.read_count = read_count
+        self.fence_ms = max(self.fence_ms, self.watermark_ms, self.read[0] + 1, at_least_ms)
+
 
 def gap(state: StreamState, info: StreamInfo) -> int:
     """Return how many entries were trimmed or deleted before they were read.
@@ -132,9 +141,9 @@ def raise_backward(state: StreamState, why: str, server: str) -> None:
     message = (
         f"stream {state.name} on {server} went backward: {why}. The server lost its end (a crash without "
         f"fsync, a failover, an old backup, a deleted key), or this is another server. Events read from the lost part "
-        f"are booked and stay booked. Restore the stream, or point METERBRIDGE_REDIS__STREAMS at a new stream name "
-        f"added at the end of the list and let producers send again what they did not see stored: ids seen before "
-        f"are not counted twice."
+        f"are booked and stay booked. Restore the stream; or, if it is the right server and its end is gone for good, "
+        f"let producers send again what they did not see stored (ids seen before are not counted twice) and start "
+        f"with `run --accept-gap`, which records it and goes on."
     )
     raise StreamBackward(message)
 

@@ -124,6 +124,48 @@ def test_a_stream_that_went_backward_stops_the_flow(redis_url: str, client: redi
         drain(partition_of(settings, partition.snapshot(), drain=True))
 
 
+@pytest.mark.parametrize("fence", ["xsetid", "tick"])
+@pytest.mark.parametrize("damage", ["deleted", "shorter", "replaced", "longer"])
+def test_a_lost_tail_that_is_accepted_is_recorded_once_and_left_behind(
+    redis_url: str, client: redis.Redis, damage: str, fence: str
+) -> None:
+    settings = settings_of(redis_url, streams=STREAMS[:1], fence=fence)
+    for at in range(10):
+        add(client, 0, NOW_MS + at, 0)
+    partition = partition_of(settings, drain=True)
+    promised_ms = markers(drain(partition))[-1]
+    time.sleep(0.01)  # what comes now stands above what was promised, as on a server whose clock goes on
+    client.delete("usage:0")
+    unread: list[Position] = []
+    if damage in ("shorter", "longer"):
+        for at in range(8):
+            add(client, 0, NOW_MS + at, 0)
+    if damage in ("replaced", "longer"):
+        unread = [add(client, 0, int(time.time() * 1000) + at, 0) for at in range(15)]
+    if damage == "longer":  # what is new hides what is gone until all of it was read
+        partition = partition_of(settings, partition.snapshot(), drain=True)
+        assert positions(drain(partition)) == unread
+        unread = []
+        with pytest.raises(StreamBackward, match="--accept-gap"):
+            drain(partition_of(settings, partition.snapshot(), drain=True))
+    losses: list[tuple[str, str, str]] = []
+    accepting = partition_of(
+        settings, partition.snapshot(), drain=True, accept_gap=True, on_loss=lambda *loss: losses.append(loss)
+    )
+    items = drain(accepting)
+    assert positions(items) == unread
+    check_markers(items)
+    assert [loss[0] for loss in losses] == ["usage:0"]
+    assert "went backward" in losses[0][2]
+    # Without the option from now on: nothing is missing, and new ids are above what was promised.
+    entry_id: Any = client.xadd("usage:0", {"event": "{}"})
+    new_ms = int(entry_id.split(b"-")[0])
+    assert new_ms >= promised_ms
+    after = partition_of(settings, accepting.snapshot(), drain=True)
+    assert [position[0] for position in positions(drain(after))] == [new_ms]
+    drain(partition_of(settings, after.snapshot(), drain=True))
+
+
 def test_books_above_the_streams_end_stop_the_flow(redis_url: str, client: redis.Redis) -> None:
     settings = settings_of(redis_url, streams=STREAMS[:1])
     add(client, 0, NOW_MS, 0)
