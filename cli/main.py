@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "send": Entry("cli.send:send", "Send CloudEvents from a file into the streams."),
     "simulate": Entry("cli.simulate:simulate", "Generate load: deterministic events of many tenants."),
     "quote": Entry("cli.quote:quote", "Price a quantity with a plan, and show the calculation."),
+    "explain": Entry("cli.explain:explain", "Explain booked amounts: quantities, tiers and prices, before and after."),
     "trace": Entry("cli.trace:app", "Follow an event to the ERP, or a document back to its events."),
     "reconcile": Entry("cli.reconcile:reconcile", "Compare events, facts, rated rows, documents and postings."),
     "whatif": Entry("cli.whatif:whatif", "Re-rate booked usage under other plans, and show the difference."),
