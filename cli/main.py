@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from cli.context import Context, context, start
-from core.errors import ConfigError, InvalidRequest, MeterbridgeError
+from core.errors import ConfigError, FatalError, InvalidRequest, MeterbridgeError
 
 
 class Entry(NamedTuple):
@@ -174,12 +174,25 @@ def _report(error: MeterbridgeError) -> None:
 
 
 def main() -> None:
-    """Run the command line. Errors of `core.errors` end with their exit code and no traceback."""
+    """Run the command line. Errors of `core.errors`, and files that cannot be used, end without a traceback."""
     try:
         app()
     except MeterbridgeError as error:
         _report(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _report(_unusable(error))
+        sys.exit(FatalError.exit_code)
+
+
+def _unusable(error: OSError) -> FatalError:
+    """Return the error for a file or directory that is missing, full, or not ours."""
+    return FatalError(
+        f"{error.filename}: {error.strerror}: check that the path is right (METERBRIDGE_STATE_DIR and the other "
+        f"paths of the settings), that there is room, and that this user may read and write there"
+    )
 
 
 if __name__ == "__main__":

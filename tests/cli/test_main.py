@@ -164,3 +164,13 @@ def test_config_path_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_commands_are_plain_functions_or_apps() -> None:
     assert isinstance(main.load_command("config"), typer.core.TyperGroup)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "up", "migrate"])
+def test_a_state_directory_that_cannot_be_used_is_named_without_a_traceback(tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("no directory")
+    done = _run(command, METERBRIDGE_STATE_DIR=f"{tmp_path}/file/state")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path}/file/state" in done.stderr
+    assert "METERBRIDGE_STATE_DIR" in done.stderr
