@@ -10,14 +10,13 @@ import polars as pl
 
 from config.revision import History, Revision
 from core.frames import POSITION, POSITION_SCHEMA, REJECT_SCHEMA
+from operators.decode_assemble import ROW, Decoded, Part, Schema, assemble, joined, shard_order
 from operators.decode_columns import TypeDecoder
 from operators.decode_entries import Lines, lines_of
 from operators.decode_fast import Envelopes, decode_envelopes
 from operators.decode_plan import RevisionPlan
 from operators.decode_slow import Rejected, decode_event
 from operators.items import RawBatch, ShardBatch
-
-_ROW = "row"
 
 Path = Literal["auto", "fast", "slow"]
 
@@ -79,8 +78,8 @@ class Decoder:
                 prepared = self._prepared[id(revision)] = _Prepared.of(revision)
             rules = prepared.plan.rules
             lines = lines_of(batch, first, end, rules.entry_bytes_max, rules.events_per_entry_max)
-            events = self._decode_lines(lines, prepared)
-            out.extend(self._split(events, lines))
+            decoded = self._decode_lines(lines, prepared)
+            out.extend(self._split(decoded, lines, prepared.plan.schema))
         return out
 
     def _takes_fast_path(self, lines: Lines) -> bool:
@@ -103,50 +102,30 @@ class Decoder:
                     first, revision = entry, other
         yield first, entries, revision
 
-    def _decode_lines(self, lines: Lines, prepared: _Prepared) -> pl.DataFrame:
-        """Return the accepted events in position order; rejects are added to the lines."""
-        undecided = np.ones(len(lines.raw), dtype=np.bool_)
-        frames: list[pl.DataFrame] = []
+    def _decode_lines(self, lines: Lines, prepared: _Prepared) -> Decoded:
+        """Return the accepted events; rejects are added to the lines."""
+        undecided = np.ones(len(lines.raw) + 1, dtype=np.bool_)
+        fast: Decoded | None = None
         if lines.raw and self._takes_fast_path(lines):
             envelopes = decode_envelopes(lines, prepared.plan)
             if len(envelopes.row):
                 fast = _with_meters(envelopes, lines, prepared)
-                undecided[fast[_ROW].to_numpy()] = False
-                frames.append(fast)
-        slow = _slow(lines, np.flatnonzero(undecided), prepared.plan)
-        if slow is not None:
-            frames.append(slow)
-        schema = prepared.plan.schema
-        if not frames:
-            return pl.DataFrame(schema=schema)
-        events = frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal")
-        if len(frames) > 1:
-            events = events.sort(_ROW)
-        row = events[_ROW].to_numpy()
-        raw = lines.raw if len(row) == len(lines.raw) else [lines.raw[index] for index in row.tolist()]
-        events = events.with_columns(
-            entry_ms=pl.Series(lines.entry_ms[row], dtype=pl.Int64),
-            stream=pl.Series(lines.stream[row], dtype=pl.UInt16),
-            entry_seq=pl.Series(lines.entry_seq[row], dtype=pl.Int64),
-            entry_index=pl.Series(lines.entry_index[row], dtype=pl.Int32),
-            raw=pl.Series(raw, dtype=pl.Binary).cast(pl.String),
-        )
-        missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in schema.items() if name not in events]
-        return events.with_columns(missing).select(list(schema)) if missing else events.select(list(schema))
+                undecided[fast.rows] = False
+        return joined(fast, _slow(lines, np.flatnonzero(undecided[:-1]), prepared.plan), prepared.plan.schema)
 
-    def _split(self, events: pl.DataFrame, lines: Lines) -> Iterator[tuple[int, ShardBatch]]:
+    def _split(self, decoded: Decoded, lines: Lines, schema: Schema) -> Iterator[tuple[int, ShardBatch]]:
         rejects = pl.DataFrame(lines.rejects, schema=REJECT_SCHEMA, orient="row")
         rejects = rejects.sort(POSITION, maintain_order=True)
-        shard = (events["identity_lo"].to_numpy() % np.uint64(self._id_shards)).astype(np.int64)
+        # The shards stand one behind the other, each in position order; slices share the memory.
+        rows, ends = shard_order(decoded, len(lines.raw), self._id_shards)
+        events = assemble(decoded, lines, rows, schema)
+        shard = np.repeat(np.arange(self._id_shards), np.diff(ends, prepend=0))
         rejects_shard = self._shard_of_rejects(rejects, events, shard)
-        # One gather puts the shards one behind the other, each in position order; slices share its memory.
-        ordered = events[np.argsort(shard, kind="stable")] if len(shard) else events
-        ends = np.cumsum(np.bincount(shard, minlength=self._id_shards)).tolist()
         start = 0
-        for number, end in enumerate(ends):
-            own_rejects = rejects.filter(rejects_shard == number)
+        for number, end in enumerate(ends.tolist()):
+            own_rejects = rejects.filter(rejects_shard == number) if len(rejects) else rejects
             if end > start or len(own_rejects):
-                yield number, ShardBatch(ordered[start:end], own_rejects)
+                yield number, ShardBatch(events[start:end], own_rejects)
             start = end
 
     def _shard_of_rejects(self, rejects: pl.DataFrame, events: pl.DataFrame, shard: npt.NDArray[np.int64]) -> pl.Series:
@@ -158,41 +137,39 @@ class Decoder:
         return of_event.fill_null(by_stream)
 
 
-def _with_meters(envelopes: Envelopes, lines: Lines, prepared: _Prepared) -> pl.DataFrame:
+def _with_meters(envelopes: Envelopes, lines: Lines, prepared: _Prepared) -> Decoded:
     """Add the meters' columns and the constants; leave out what the slow path has to look at."""
-    frame = envelopes.frame.with_columns(
-        usage_time_us=pl.col("event_time_us"),
-        void_content=pl.lit(0, dtype=pl.UInt64),
-        sign=pl.lit(1, dtype=pl.Int8),
-    ).with_columns(pl.Series(_ROW, envelopes.row, dtype=pl.Int64))
-    kept = np.ones(len(frame), dtype=np.bool_)
-    parts: list[pl.DataFrame] = []
-    for event_type, rows in _rows_by_type(frame["type"]):
+    count = len(envelopes.row)
+    kept = envelopes.good.copy()
+    metered_by_type: list[tuple[pl.DataFrame, npt.NDArray[np.int64]]] = []
+    for event_type, rows in _rows_by_type(envelopes.frame["type"]):
         decoder = prepared.types.get(event_type)
         if decoder is None:
-            parts.append(frame if len(rows) == len(frame) else frame[rows])
             continue
-        everything = len(rows) == len(frame)
-        data = envelopes.data if everything else [envelopes.data[index] for index in rows.tolist()]
-        metered = decoder.decode(data)
+        data = envelopes.data if len(rows) == count else [envelopes.data[index] for index in rows.tolist()]
+        metered = decoder.decode(data, ~envelopes.good[rows])
         kept[rows[metered.doubtful]] = False
-        part = frame if everything else frame[rows]
-        parts.append(part.with_columns(series.alias(name) for name, series in metered.columns.items()))
+        metered_by_type.append((pl.DataFrame(metered.columns), rows))
         for meter, unread in metered.exceptions:
             for row in envelopes.row[rows[unread]].tolist():
                 lines.reject(row, "invalid_quantity", meter.unreadable_detail, counted=False)
-    whole = parts[0] if len(parts) == 1 else pl.concat(parts, how="diagonal").sort(_ROW)
-    return whole if kept.all() else whole.filter(pl.Series(kept))
+    base = envelopes.frame.with_columns(
+        usage_time_us=pl.col("event_time_us"),
+        void_content=pl.lit(0, dtype=pl.UInt64),
+        sign=pl.lit(1, dtype=pl.Int8),
+    )
+    row = np.where(kept, envelopes.row, len(lines.raw))
+    return Decoded(base, row, [Part(frame, row[rows]) for frame, rows in metered_by_type])
 
 
 def _rows_by_type(types: pl.Series) -> list[tuple[str, npt.NDArray[np.int64]]]:
     different = types.unique().sort().to_list()
     if len(different) == 1:
         return [(different[0], np.arange(len(types)))]
-    groups = pl.DataFrame({"type": types}).with_row_index(_ROW).group_by("type", maintain_order=True).agg(_ROW)
+    groups = pl.DataFrame({"type": types}).with_row_index(ROW).group_by("type", maintain_order=True).agg(ROW)
     return [
         (str(name), rows.to_numpy().astype(np.int64))
-        for name, rows in zip(groups["type"].to_list(), groups[_ROW], strict=True)
+        for name, rows in zip(groups["type"].to_list(), groups[ROW], strict=True)
     ]
 
 
@@ -204,10 +181,10 @@ def _slow(lines: Lines, rows: npt.NDArray[np.int64], plan: RevisionPlan) -> pl.D
         if isinstance(verdict, Rejected):
             lines.reject(row, verdict.reason, verdict.detail)
             continue
-        accepted.append({_ROW: row, **verdict.columns})
+        accepted.append({ROW: row, **verdict.columns})
         for detail in verdict.exceptions:
             lines.reject(row, "invalid_quantity", detail, counted=False)
     if not accepted:
         return None
     schema = {name: kind for name, kind in plan.schema.items() if name not in POSITION_SCHEMA and name != "raw"}
-    return pl.DataFrame(accepted, schema={_ROW: pl.Int64, **schema})
+    return pl.DataFrame(accepted, schema={ROW: pl.Int64, **schema})

@@ -1,7 +1,6 @@
 """The meters' columns of many events of one type at once (`v:`, `u:` and `d:`, see `core.frames`)."""
 
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,11 +18,14 @@ from core.quantities import (
     scaled_of_integer,
     scaled_of_text,
 )
-from operators.decode_plan import MeterPlan, Path
+from operators.decode_plan import BLOCK_LINES, MeterPlan, Path
 
 Mask = npt.NDArray[np.bool_]
 _FAILURES: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _INTEGER_END: Final = 10**18
+
+Dimensions = tuple[tuple[str, Path], ...]
+"""Names and paths, by name."""
 
 
 @dataclass(slots=True)
@@ -56,13 +58,15 @@ class TypeDecoder:
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(properties)
         self._nothing = properties()
 
-    def decode(self, data: list[bytes]) -> MeterColumns:
+    def decode(self, data: list[bytes], doubtful: Mask) -> MeterColumns:
         """Return the columns for events whose `data` is given as compact JSON text.
 
         Guarantee: pure; every event that is not doubtful has the columns that the slow path gives it.
+        `doubtful` are those that are already known to be.
         """
-        doubtful = np.zeros(len(data), dtype=np.bool_)
-        batch = _Properties(self._parse(data, doubtful), self._field_by_key, doubtful)
+        doubtful = doubtful.copy()
+        has_escapes = any(b"\\" in text for text in data)
+        batch = _Properties(self._parse(data, doubtful), self._field_by_key, doubtful, has_escapes=has_escapes)
         columns: dict[str, pl.Series] = {}
         wanted_by_any = np.zeros(len(data), dtype=np.bool_)
         read_by_any = np.zeros(len(data), dtype=np.bool_)
@@ -72,7 +76,7 @@ class TypeDecoder:
             values = _values(meter, batch)
             read = wanted & values.is_not_null().to_numpy()
             columns[meter.value_column] = _only(values, read)
-            columns[meter.dimensions_column] = _only(_dimensions(meter, batch), read)
+            columns[meter.dimensions_column] = _only(batch.dimensions(meter.dimensions), read)
             wanted_by_any |= wanted
             read_by_any |= read
             if (wanted & ~read).any():
@@ -83,32 +87,38 @@ class TypeDecoder:
         return MeterColumns(columns, doubtful, exceptions)
 
     def _parse(self, data: list[bytes], doubtful: Mask) -> list[Any]:
-        try:
-            # Each text is one valid JSON value, so joining them by line feeds keeps them apart.
-            return self._decoder.decode_lines(b"\n".join(data))
-        except _FAILURES:
-            pass  # some `data` is not an object or holds a number out of range: find out which
         properties: list[Any] = []
-        for index, text in enumerate(data):
+        for start in range(0, len(data), BLOCK_LINES):
+            block = data[start : start + BLOCK_LINES]
             try:
-                properties.append(self._decoder.decode(text))
+                # Each text is one valid JSON value, so joining them by line feeds keeps them apart.
+                properties += self._decoder.decode_lines(b"\n".join(block))
+                continue
             except _FAILURES:
-                doubtful[index] = True
-                properties.append(self._nothing)
+                pass  # some `data` is not an object or holds a number out of range: find out which
+            for index, text in enumerate(block, start=start):
+                try:
+                    properties.append(self._decoder.decode(text))
+                except _FAILURES:
+                    doubtful[index] = True
+                    properties.append(self._nothing)
         return properties
 
 
 class _Properties:
     """The values at each path, as a list with one element per event; worked out once."""
 
-    def __init__(self, structs: list[Any], field_by_key: dict[str, str], doubtful: Mask) -> None:
+    def __init__(self, structs: list[Any], field_by_key: dict[str, str], doubtful: Mask, *, has_escapes: bool) -> None:
         self.events = len(structs)
+        self.has_escapes = has_escapes
         self._structs = structs
         self._field_by_key = field_by_key
         self._doubtful = doubtful
         self._values: dict[Path, list[Any]] = {}
         self._texts: dict[Path, list[str]] = {}
+        self._text_columns: dict[Path, pl.Series] = {}
         self._quantities: dict[tuple[Path, bool], pl.Series] = {}
+        self._dimensions: dict[Dimensions, pl.Series] = {}
 
     def values(self, path: Path) -> list[Any]:
         """Return the values as parsed; None if there is none or it is null."""
@@ -132,12 +142,26 @@ class _Properties:
             self._texts[path] = found
         return found
 
+    def text_column(self, path: Path) -> pl.Series:
+        """Return the dimension texts as a column."""
+        found = self._text_columns.get(path)
+        if found is None:
+            found = self._text_columns[path] = pl.Series(self.texts(path), dtype=pl.String)
+        return found
+
     def quantities(self, path: Path, *, allow_negative: bool) -> pl.Series:
         """Return the values as quantities, null where it is none."""
         found = self._quantities.get((path, allow_negative))
         if found is None:
             found = _quantities(self.values(path), allow_negative=allow_negative)
             self._quantities[path, allow_negative] = found
+        return found
+
+    def dimensions(self, dimensions: Dimensions) -> pl.Series:
+        """Return the canonical JSON text of the dimensions."""
+        found = self._dimensions.get(dimensions)
+        if found is None:
+            found = self._dimensions[dimensions] = _dimensions(dimensions, self)
         return found
 
 
@@ -181,31 +205,22 @@ def _values(meter: MeterPlan, batch: _Properties) -> pl.Series:
 # --- dimensions --------------------------------------------------------------------------------------------
 
 
-class _Cache(dict[Any, str]):
-    """Remembers what a function makes of a key, for one batch."""
-
-    def __init__(self, make: Callable[[Any], str]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, key: Any) -> str:
-        made = self[key] = self._make(key)
-        return made
-
-
-def _dimensions(meter: MeterPlan, batch: _Properties) -> pl.Series:
-    """Return the canonical JSON text of every event's dimensions; each combination is written once."""
-    names = [name for name, _ in meter.dimensions]
-    texts = [batch.texts(path) for _, path in meter.dimensions]
-    if not texts:
+def _dimensions(dimensions: Dimensions, batch: _Properties) -> pl.Series:
+    """Return the canonical JSON text of every event's dimensions."""
+    if not dimensions:
         return pl.repeat("{}", batch.events, dtype=pl.String, eager=True)
-    if len(texts) == 1:
-        only = names[0]
-        cache = _Cache(lambda text: orjson.dumps({only: text}).decode())
-        return pl.Series([cache[text] for text in texts[0]], dtype=pl.String)
     # Names are sorted in the plan.
-    cache = _Cache(lambda key: orjson.dumps(dict(zip(names, key, strict=True))).decode())
-    return pl.Series([cache[key] for key in zip(*texts, strict=True)], dtype=pl.String)
+    if batch.has_escapes:
+        names = [name for name, _ in dimensions]
+        keys = zip(*(batch.texts(path) for _, path in dimensions), strict=True)
+        texts = [orjson.dumps(dict(zip(names, key, strict=True))).decode() for key in keys]
+        return pl.Series(texts, dtype=pl.String)
+    # Without a backslash in the JSON no text holds anything that has to be escaped.
+    pieces: list[pl.Expr | pl.Series] = []
+    for name, path in dimensions:
+        before = '","' if pieces else '{"'
+        pieces += [pl.lit(f'{before}{orjson.dumps(name).decode()[1:-1]}":"'), batch.text_column(path)]
+    return pl.select(pl.concat_str(*pieces, pl.lit('"}'))).to_series()
 
 
 # --- quantities --------------------------------------------------------------------------------------------

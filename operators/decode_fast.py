@@ -16,7 +16,7 @@ import polars as pl
 from core import digests
 from core.reasons import VOID_TYPE
 from operators.decode_entries import Lines
-from operators.decode_plan import ATTRIBUTE_CHARS_MAX, NESTING_MAX, SUBJECT_CHARS_MAX, RevisionPlan
+from operators.decode_plan import ATTRIBUTE_CHARS_MAX, BLOCK_LINES, NESTING_MAX, SUBJECT_CHARS_MAX, RevisionPlan
 from operators.decode_times import NO_TIME, times_us
 
 Mask = npt.NDArray[np.bool_]
@@ -46,28 +46,27 @@ _CONTROL_SIGNS: Final = (b"\\", b"\x7f", b"\xc2")
 
 @dataclass(slots=True)
 class Envelopes:
-    """Events whose attributes are good, in columns. `row` is the place of each in the lines."""
+    """Events in columns. `row` is the place of each in the lines; attributes are in order where it is `good`."""
 
     row: npt.NDArray[np.int64]
+    good: Mask
     frame: pl.DataFrame  # source, id, type, tenant, event_time_us, identity_hi, identity_lo, content
     data: list[bytes]  # compact JSON text
 
 
 def decode_envelopes(lines: Lines, plan: RevisionPlan) -> Envelopes:
-    """Decode what is good beyond doubt; rows that are not in the answer belong to the slow path.
+    """Decode what can be; rows that are not in the answer, or not good there, belong to the slow path.
 
-    Guarantee: pure; every event in the answer is one that the slow path accepts with the same columns, as far as
-    its attributes go.
+    Guarantee: pure; every good event in the answer is one that the slow path accepts with the same columns, as far
+    as its attributes go.
     """
     raw, joined = lines.raw, b"\n".join(lines.raw)
     row = np.flatnonzero(_plausible(raw, joined, plan.rules.event_bytes_max))
     if len(row) < len(raw):
         raw = [raw[index] for index in row.tolist()]
-        joined = b"\n".join(raw)
-    events, decoded = _parse(raw, joined)
-    row = row[decoded]
+    events, row = _parse(raw, row)
     if not events:
-        return Envelopes(row, pl.DataFrame(), [])
+        return Envelopes(row, np.zeros(0, dtype=np.bool_), pl.DataFrame(), [])
     times = [event.time for event in events]
     frame = pl.DataFrame(
         {
@@ -83,21 +82,20 @@ def decode_envelopes(lines: Lines, plan: RevisionPlan) -> Envelopes:
     good = _good_attributes(frame, may_hold_controls=any(sign in joined for sign in _CONTROL_SIGNS))
     good &= _in_time(event_us, lines.entry_ms[row], plan)
     data = [bytes(event.data) for event in events]
-    good &= pl.Series(data, dtype=pl.Binary).bin.starts_with(b"{").to_numpy()
-    if not good.all():
-        kept = np.flatnonzero(good)
-        row, event_us, frame = row[kept], event_us[kept], frame[kept]
-        data = [data[index] for index in kept.tolist()]
-    data = _compact(data)
+    column = pl.Series(data, dtype=pl.Binary)
+    good &= column.bin.starts_with(b"{").to_numpy()
+    compact = _compact(data)
+    if compact is not data:
+        column = pl.Series(compact, dtype=pl.Binary)
     high, low = digests.identities(frame)
-    content = digests.contents(frame.with_columns(data=pl.Series(data, dtype=pl.Binary).cast(pl.String)))
+    content = digests.contents(frame.with_columns(data=column.cast(pl.String)))
     frame = frame.select("source", "id", "type", pl.col("subject").alias("tenant")).with_columns(
         event_time_us=pl.Series(event_us, dtype=pl.Int64),
         identity_hi=pl.Series(high, dtype=pl.UInt64),
         identity_lo=pl.Series(low, dtype=pl.UInt64),
         content=pl.Series(content, dtype=pl.UInt64),
     )
-    return Envelopes(row, frame, data)
+    return Envelopes(row, good, frame, compact)
 
 
 def _plausible(raw: list[bytes], joined: bytes, event_bytes_max: int) -> Mask:
@@ -115,7 +113,7 @@ def _plausible(raw: list[bytes], joined: bytes, event_bytes_max: int) -> Mask:
         line = raw[index]
         if line.count(b"{") + line.count(b"[") > NESTING_MAX and _nesting(line) > NESTING_MAX:
             plausible[index] = False
-    if not _is_utf8(joined):
+    if not (joined.isascii() or _is_utf8(joined)):
         for index in np.flatnonzero(plausible).tolist():
             plausible[index] = _is_utf8(raw[index])
     return plausible
@@ -141,24 +139,25 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _parse(raw: list[bytes], joined: bytes) -> tuple[list[_Envelope], npt.NDArray[np.int64]]:
-    """Return the envelopes and which lines they are; lines that are not good are left out."""
-    try:
-        events = _DECODER.decode_lines(joined)
-        if len(events) == len(raw):
-            return events, np.arange(len(raw))
-    except _FAILURES:
-        pass  # at least one line is bad: find out which, looking at each once
-    events = []
-    decoded: list[int] = []
-    decode = _DECODER.decode
-    for index, line in enumerate(raw):
+def _parse(raw: list[bytes], row: npt.NDArray[np.int64]) -> tuple[list[_Envelope], npt.NDArray[np.int64]]:
+    """Return the envelopes and the rows of those lines; lines that are not good are left out."""
+    events: list[_Envelope] = []
+    bad: list[int] = []
+    for start in range(0, len(raw), BLOCK_LINES):
+        block = raw[start : start + BLOCK_LINES]
         try:
-            events.append(decode(line))
+            found = _DECODER.decode_lines(b"\n".join(block))
+            if len(found) == len(block):
+                events += found
+                continue
         except _FAILURES:
-            continue  # the slow path says why
-        decoded.append(index)
-    return events, np.array(decoded, dtype=np.int64)
+            pass  # at least one line is bad: find out which, looking at each once
+        for index, line in enumerate(block, start=start):
+            try:
+                events.append(_DECODER.decode(line))
+            except _FAILURES:
+                bad.append(index)  # the slow path says why
+    return events, np.delete(row, bad)
 
 
 def _event_times_us(times: list[str | None], entry_ms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -22,6 +22,9 @@ ATTRIBUTE_CHARS_MAX: Final = 1024
 
 SUBJECT_CHARS_MAX: Final = 256
 
+BLOCK_LINES: Final = 128
+"""So many texts are parsed at once: a bad one makes this many be looked at one by one."""
+
 WHITESPACE: Final = b" \t\r\n"
 """What JSON ignores; around an event it is not part of the event."""
 

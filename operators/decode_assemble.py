@@ -1,0 +1,115 @@
+"""Puts decided events in order: every column is gathered once, from where it was decoded to its shard's place.
+
+Columns are decoded where it is cheap (all attributes at once, the meters' columns type by type, doubtful events one
+by one) and stay where they are until it is known which events are accepted and where they go.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from operators.decode_entries import Lines
+
+ROW = "row"
+
+Places = npt.NDArray[np.int64]
+Schema = dict[str, "pl.DataType | type[pl.DataType]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The meters' columns of some events. `rows` as in Decoded."""
+
+    frame: pl.DataFrame
+    rows: Places
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Events in any order. `base` has the columns that all events have.
+
+    `rows`: the line of each; the number of lines, which is none of them, where the event is left out.
+    """
+
+    base: pl.DataFrame
+    rows: Places
+    parts: list[Part]
+
+
+ATTRIBUTES: Schema = {
+    "source": pl.String,
+    "id": pl.String,
+    "type": pl.String,
+    "tenant": pl.String,
+    "event_time_us": pl.Int64,
+    "usage_time_us": pl.Int64,
+    "identity_hi": pl.UInt64,
+    "identity_lo": pl.UInt64,
+    "content": pl.UInt64,
+    "void_content": pl.UInt64,
+    "sign": pl.Int8,
+}
+"""The columns of `base`."""
+
+
+def joined(fast: Decoded | None, slow: pl.DataFrame | None, schema: Schema) -> Decoded:
+    """Return events decoded in columns and events decoded one by one (with a column `row`) as one."""
+    if fast is None:
+        fast = Decoded(pl.DataFrame(schema=ATTRIBUTES), np.zeros(0, np.int64), [])
+    if slow is None:
+        return fast
+    rows = slow.get_column(ROW).to_numpy()
+    meters = slow.select(name for name in schema if name in slow.columns and name not in ATTRIBUTES)
+    parts: list[Part] = []
+    for part in fast.parts:
+        whole = pl.concat([part.frame, meters.select(part.frame.columns)])
+        parts.append(Part(whole, np.concatenate([part.rows, rows])))
+        meters = meters.drop(part.frame.columns)
+    if meters.width:
+        parts.append(Part(meters, rows))
+    base = pl.concat([fast.base.select(list(ATTRIBUTES)), slow.select(list(ATTRIBUTES))])
+    return Decoded(base, np.concatenate([fast.rows, rows]), parts)
+
+
+def shard_order(decoded: Decoded, lines: int, shards: int) -> tuple[Places, Places]:
+    """Return the lines of the accepted events, shard by shard and in order within each, and the shards' ends."""
+    place = np.full(lines + 1, -1, dtype=np.int64)
+    place[decoded.rows] = np.arange(len(decoded.rows))
+    rows = np.flatnonzero(place[:-1] >= 0)
+    identity = decoded.base.get_column("identity_lo").to_numpy()
+    shard = (identity[place[rows]] % np.uint64(shards)).astype(np.uint8)
+    ends = np.cumsum(np.bincount(shard, minlength=shards))
+    return rows[np.argsort(shard, kind="stable")], ends
+
+
+def assemble(decoded: Decoded, lines: Lines, rows: Places, schema: Schema) -> pl.DataFrame:
+    """Return the events of those lines in that order, with all columns of the schema."""
+    columns: dict[str, pl.Series] = {
+        "entry_ms": pl.Series(lines.entry_ms[rows], dtype=pl.Int64),
+        "stream": pl.Series(lines.stream[rows], dtype=pl.UInt16),
+        "entry_seq": pl.Series(lines.entry_seq[rows], dtype=pl.Int64),
+        "entry_index": pl.Series(lines.entry_index[rows], dtype=pl.Int32),
+        # Lines that are not accepted may be no text, so the type changes behind the gathering.
+        "raw": pl.Series(lines.raw, dtype=pl.Binary).gather(rows).cast(pl.String),
+    }
+    for part in (Part(decoded.base, decoded.rows), *decoded.parts):
+        gathered = part.frame.select(pl.all().gather(_index(part.rows, rows, len(lines.raw))))
+        columns |= {series.name: series for series in gathered.get_columns()}
+    missing = {
+        name: pl.repeat(None, len(rows), dtype=kind, eager=True) for name, kind in schema.items() if name not in columns
+    }
+    columns |= missing
+    return pl.DataFrame([columns[name].alias(name) for name in schema])
+
+
+def _index(have: Places, wanted: Places, lines: int) -> pl.Series:
+    """Return where each wanted line stands among those there are, null where it does not."""
+    place = np.full(lines + 1, -1, dtype=np.int64)
+    place[have] = np.arange(len(have))
+    index = place[wanted]
+    if not len(index) or index.min() >= 0:
+        return pl.Series(index, dtype=pl.Int64)
+    series = pl.Series(index)
+    return pl.select(pl.when(series >= 0).then(series)).to_series()
