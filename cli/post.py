@@ -67,12 +67,12 @@ def _release(engine: "Engine", key: str, reason: str) -> None:
 
     from core.clock import SystemClock  # noqa: PLC0415
     from core.errors import InvalidRequest  # noqa: PLC0415
-    from sinks.ledger import postings  # noqa: PLC0415
+    from sinks.ledger import held  # noqa: PLC0415
 
     if not reason.strip():
         message = "--release needs --reason TEXT: say why, it goes into the audit log"
         raise InvalidRequest(message)
-    postings.release(engine, key, actor=getpass.getuser(), reason=reason, now=SystemClock().now())
+    held.release(engine, key, actor=getpass.getuser(), reason=reason, now=SystemClock().now())
 
 
 @contextmanager

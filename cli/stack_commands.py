@@ -82,7 +82,7 @@ def _ledger(settings: "Settings") -> dict[str, Any]:
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     from sinks import ledger  # noqa: PLC0415
-    from sinks.ledger import documents, postings, progress  # noqa: PLC0415
+    from sinks.ledger import documents, erp_status, postings, progress  # noqa: PLC0415
 
     engine = ledger.connect(settings.ledger_url)
     try:
@@ -92,6 +92,10 @@ def _ledger(settings: "Settings") -> dict[str, Any]:
             "watermark": reached,
             "documents": documents.count_by_state(engine),
             "postings": postings.count_by_state(engine),
+            "erp_waiting": [
+                f"{one.entity} since {one.since.isoformat(timespec='seconds')}: {one.cause}"
+                for one in erp_status.waiting(engine)
+            ],
         }
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or type(error).__name__

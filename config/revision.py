@@ -60,10 +60,14 @@ class Revision:
 
     configuration: Configuration
     known_from_ms: int = 0
+    recorded_text: str | None = None
+    """The journal's text, of a revision that was read from it: a release with more fields must not change it."""
 
     @cached_property
     def text(self) -> str:
         """Return the canonical JSON of the configuration, which is what the journal stores."""
+        if self.recorded_text is not None:
+            return self.recorded_text
         plain = self.configuration.model_dump(mode="json", by_alias=True)
         return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -105,7 +109,7 @@ class Revision:
     @classmethod
     def parse(cls, text: str, known_from_ms: int) -> "Revision":
         """Read a revision back from the journal's text."""
-        return cls(Configuration.model_validate(orjson.loads(text)), known_from_ms)
+        return cls(Configuration.model_validate(orjson.loads(text)), known_from_ms, text)
 
 
 class History:

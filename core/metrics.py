@@ -46,6 +46,10 @@ SINK_RETRIES = Counter("meterbridge_sink_retries_total", "Inserts repeated.", ["
 FLUSH_RATIO = Gauge("meterbridge_flush_epoch_ratio", "Flush time over epoch length; alert at 0.5.", ["table"])
 # Gauge: Unix time since which a sink waits for its server; 0 when it does not.
 WAITING_SINCE = Gauge("meterbridge_waiting_since_timestamp_seconds", "Waiting for a server since.", ["server"])
+# Gauge: Unix time since which an entity's ERP does not answer; 0 when it does. Entities are few and configured.
+ERP_WAITING_SINCE = Gauge(
+    "meterbridge_erp_waiting_since_timestamp_seconds", "Waiting for the ERP of an entity since.", ["entity"]
+)
 # Gauge: postings and documents by state.
 OUTBOX = Gauge("meterbridge_outbox_documents", "Documents in the outbox by state.", ["state"])
 # Counter: posting attempts by outcome.

@@ -20,6 +20,7 @@ from bytewax.inputs import FixedPartitionedSource
 from bytewax.operators import KeyedStream, StatefulBatchLogic
 from bytewax.outputs import FixedPartitionedSink
 
+from config.period_closes import ClosesAt, none_recorded
 from config.revision import History
 from config.settings import Settings
 from core.shard_keys import CUSTOMER_KEYS, ID_KEYS, TENANT_KEYS
@@ -42,6 +43,8 @@ class Parts:
     source: FixedPartitionedSource[Any, Any]
     table_sink: SinkFactory
     outbox: FixedPartitionedSink[Any, Any]
+    closes_at: ClosesAt = none_recorded
+    """Recorded closes of accounting periods, asked once per rated hour."""
     resources: ExitStack = field(default_factory=ExitStack)
     """Takes what the steps open; whoever runs the flow closes it when the engine has ended."""
 
@@ -63,7 +66,7 @@ def build(settings: Settings, history: History, parts: Parts) -> Dataflow:
     _write("usage_facts", booked, parts)
 
     facts = op.flat_map_batch(steps.TO_CUSTOMER, booked, routing.to_customer_shards(history, shards.customer_shards))
-    rated = _keyed(steps.RATE, facts, rate_builder(settings, history))
+    rated = _keyed(steps.RATE, facts, rate_builder(settings, history, parts.closes_at))
     _write("rated_usage", rated, parts)
     _write("exceptions", op.merge("all_exceptions", booked, rated), parts)
 
@@ -128,12 +131,13 @@ def book_builder(settings: Settings, history: History, resources: ExitStack) -> 
     return build_logic
 
 
-def rate_builder(settings: Settings, history: History) -> Build:
+def rate_builder(settings: Settings, history: History, closes_at: ClosesAt) -> Build:
     """Return the builder of one rate shard."""
     senders = TENANT_KEYS[: settings.flow.tenant_shards]
 
     def build_logic(shard: int, state: dict[str, Any] | None) -> RateLogic:
-        return RateLogic(CUSTOMER_KEYS[shard], shard, settings.flow.customer_shards, senders, history, state)
+        key, shards = CUSTOMER_KEYS[shard], settings.flow.customer_shards
+        return RateLogic(key, shard, shards, senders, history, state, closes_at)
 
     return build_logic
 

@@ -31,7 +31,8 @@ from flows.poster_delivery import Delivery
 from flows.poster_pace import Breaker, TokenBucket
 from flows.poster_states import PostingStateWriter, StateFeed
 from sinks.erp.port import ErpPort
-from sinks.ledger import database, documents, leases, posting_creation, postings, revisions
+from sinks.ledger import database, documents, erp_status, leases, posting_creation, postings, revisions
+from sinks.ledger.grouping import ErpNames
 from sinks.ledger.leases import Lease, LeaseLost
 
 log = structlog.get_logger()
@@ -51,6 +52,8 @@ class Summary:
     by_state: dict[str, int] = field(default_factory=dict)
     entities_elsewhere: tuple[str, ...] = ()
     """Entities another poster is at work on."""
+    entities_waiting: tuple[str, ...] = ()
+    """Entities whose ERP does not answer."""
     states_unwritten: int = 0
     """Document states ClickHouse has not got yet."""
 
@@ -85,12 +88,11 @@ class Summary:
         states = ", ".join(f"{state.lower()} {count}" for state, count in sorted(self.by_state.items())) or "none yet"
         rows = [f"posted {self.posted} postings ({self.created} made of new documents); all postings: {states}"]
         if self.undelivered_for_error:
-            rows.append(
-                f"{self.undelivered_for_error} postings are not delivered: see the ledger's table exceptions, and"
-                " `meterbridge post --once --json`"
-            )
+            rows.append(f"{self.undelivered_for_error} postings are not delivered: see `meterbridge report postings`")
         if self.entities_elsewhere:
             rows.append(f"another poster is at work on: {', '.join(self.entities_elsewhere)}")
+        if self.entities_waiting:
+            rows.append(f"the ERP does not answer for: {', '.join(self.entities_waiting)}; the poster goes on trying")
         if self.states_unwritten:
             rows.append(f"{self.states_unwritten} posting states wait for ClickHouse")
         return "\n".join(rows)
@@ -104,6 +106,10 @@ class _Desk:
     bucket: TokenBucket
     adapter: ErpPort
     erp: EntityErp
+    remapped_by: History | None = None
+    """The configuration that held postings were last compared with."""
+    says_waiting: bool | None = None
+    """What the ledger tells about this ERP; None before the first turn."""
 
 
 class Poster:
@@ -131,6 +137,7 @@ class Poster:
         self._desks: dict[str, _Desk] = {}
         self._leases: dict[str, Lease] = {}
         self._elsewhere: set[str] = set()
+        self._names: dict[str, tuple[History, ErpNames]] = {}
         self._history: History | None = None
         self._counted_at_s = -COUNT_EVERY_S
         self._ledger_missing = False
@@ -207,6 +214,7 @@ class Poster:
             created=self._created,
             by_state=postings.count_by_state(self._engine),
             entities_elsewhere=tuple(sorted(self._elsewhere)),
+            entities_waiting=tuple(one.entity for one in erp_status.waiting(self._engine)),
             states_unwritten=self._feed.waiting(),
         )
 
@@ -219,6 +227,7 @@ class Poster:
         if entity is None:
             log.error("Documents name an entity that no revision has; they wait.", entity=name)
             return 0
+        names = self._erp_names(entity, history)
         lease = leases.acquire(self._engine, name, self.holder, self._clock.now())
         if lease is None:
             self._elsewhere.add(name)
@@ -227,7 +236,9 @@ class Poster:
         self._leases[name] = lease
         desk = self._desk(entity)
         try:
-            created = posting_creation.create(self._engine, lease, history, name, self._clock.now())
+            lines_max = _lines_max(entity, desk.adapter)
+            now = self._clock.now()
+            created = posting_creation.create(self._engine, lease, history, entity, names, now, lines_max)
             self._created += created
             delivery = Delivery(
                 engine=self._engine,
@@ -240,16 +251,22 @@ class Poster:
                 bucket=desk.bucket,
                 stop=self._stop,
                 batch_max=self._settings.poster.batch_documents,
+                names=names,
+                lines_max=lines_max,
+                remap=desk.remapped_by is not history,
             )
             moved = delivery.run()
+            desk.remapped_by = None if delivery.held else history  # what is newly held may have an old mapping
         except LeaseLost as error:
             self._leases.pop(name, None)
             log.warning("A posting lease was lost.", entity=name, cause=str(error))
             return 0
         except Unreachable as error:
-            desk.breaker.failed()
+            desk.breaker.failed(str(error))
             log.warning("The ERP does not answer.", entity=name, cause=str(error))
+            self._tell(name, desk)
             return 0
+        self._tell(name, desk)
         self._posted += delivery.posted
         return created + moved
 
@@ -262,6 +279,26 @@ class Poster:
             desk = _Desk(Breaker(self._clock), bucket, adapter, entity.erp)
             self._desks[entity.id] = desk
         return desk
+
+    def _erp_names(self, entity: Entity, history: History) -> ErpNames:
+        """Return the entity's names in the ERP; made once per configuration, since customers may be many."""
+        known = self._names.get(entity.id)
+        if known is None or known[0] is not history:
+            known = self._names[entity.id] = (history, posting_creation.erp_names(history, entity))
+        return known[1]
+
+    def _tell(self, entity: str, desk: _Desk) -> None:
+        """Let metrics and the ledger say since when the ERP does not answer, once it is more than a hiccup."""
+        since = desk.breaker.failing_since
+        is_waiting = desk.breaker.tripped and since is not None
+        metrics.ERP_WAITING_SINCE.labels(entity=entity).set(since.timestamp() if is_waiting and since else 0)
+        if is_waiting == desk.says_waiting:
+            return
+        if is_waiting and since is not None:
+            erp_status.waits(self._engine, entity, since, desk.breaker.cause, self._clock.now())
+        else:
+            erp_status.answers(self._engine, entity)
+        desk.says_waiting = is_waiting
 
     def _longest_wait_s(self) -> float:
         return max((desk.breaker.wait_s() for desk in self._desks.values()), default=0.0)
@@ -287,6 +324,13 @@ class Poster:
         self._leases.clear()
 
 
+def _lines_max(entity: Entity, adapter: ErpPort) -> int:
+    """Return how many lines a posting may have: the least of what the adapter takes and the entity says."""
+    configured = entity.posting.line_limits.lines
+    takes = adapter.capabilities.lines_max
+    return min(takes, configured) if configured else takes
+
+
 ALL_STATES: Sequence[str] = (
     documents.STAGED,
     documents.PENDING,
@@ -298,4 +342,8 @@ ALL_STATES: Sequence[str] = (
     postings.HELD,
     postings.CONFLICT,
     postings.DUPLICATED,
+    postings.SUPERSEDED,
+    postings.REVERSED,
+    postings.RECONCILED,
+    postings.MISMATCHED,
 )

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -12,19 +12,22 @@ from config.entities import Entity
 from core import faults, metrics
 from core.clock import Clock
 from core.errors import MeterbridgeError
+from flows.poster_held import ERP_REASONS, LOOK_AGAIN_FIRST_S, HeldDesk
 from flows.poster_outcomes import after_lookup, after_submit, name_of, says_nothing
 from flows.poster_pace import Breaker, TokenBucket, backoff_s
-from sinks.erp.port import ErpPort, Outcome, Posting, Rejected, Throttled, Unknown
-from sinks.ledger import grouping, leases, postings
+from sinks.erp.port import ErpPort, NotSent, Outcome, Posting, Rejected, Throttled, Unknown
+from sinks.ledger import leases, postings
+from sinks.ledger.grouping import ErpNames
 from sinks.ledger.leases import Lease
 from sinks.ledger.postings import Change, Stored
+from sinks.ledger.times import to_ms
 
 log = structlog.get_logger()
 
 BATCHES_PER_TURN_MAX = 20
 LOOKUPS_PER_TURN_MAX = 1_000
-MAPPING_REASONS = ("missing_account", "unknown_account")
-"""Reasons a HELD posting is looked at again: the configuration may have been corrected."""
+BISECT_POLL_S = 1.0
+"""Longest sleep while a part of a rejected batch waits for its token; the lease is renewed in between."""
 
 
 @dataclass
@@ -41,7 +44,13 @@ class Delivery:
     bucket: TokenBucket
     stop: threading.Event
     batch_max: int
+    names: ErpNames
+    lines_max: int
+    """Lines of one posting, the least of what the adapter and the entity say."""
+    remap: bool = True
+    """Whether the configuration may have changed since the last turn."""
     posted: int = 0
+    held: int = 0
 
     def run(self) -> int:
         """Do the turn and return how many postings changed their state.
@@ -49,8 +58,13 @@ class Delivery:
         :raises LeaseLost: another poster took over.
         :raises Unreachable: a lookup or poll got no answer; nothing was decided.
         """
-        moved = self._recover() + self._release()
-        if self.breaker.wait_s() > 0:
+        moved = self._recover()
+        is_open = self.breaker.wait_s() <= 0
+        desk = HeldDesk(
+            self.engine, self.lease, self.entity, self.adapter, self.clock, self.chance, self.names, self.lines_max
+        )
+        moved += desk.run(remap=self.remap, ask_erp=is_open)
+        if not is_open:
             return moved
         moved += self._resolve() + self._poll()
         for _ in range(BATCHES_PER_TURN_MAX):
@@ -68,6 +82,7 @@ class Delivery:
     def _apply(self, expected: str, changes: Sequence[Change]) -> None:
         postings.apply(self.engine, self.lease, self.adapter.name, (expected,), changes, self.clock.now())
         self.posted += sum(change.state == postings.POSTED for change in changes)
+        self.held += sum(change.state == postings.HELD for change in changes)
 
     def _recover(self) -> int:
         """Call SUBMITTED postings unknown: no call is under way now, so a process died in one."""
@@ -80,25 +95,10 @@ class Delivery:
         self._apply(postings.SUBMITTED, changes)
         return len(changes)
 
-    def _release(self) -> int:
-        """Send HELD postings again, under the same key, whose accounts the configuration now maps otherwise."""
-        released = 0
-        accounts = {str(role): code for role, code in self.entity.accounts.items()}
-        for row in self._due(postings.HELD, LOOKUPS_PER_TURN_MAX):
-            if row.reason not in MAPPING_REASONS:
-                continue
-            lines = tuple(replace(line, account=accounts.get(line.account_role, "")) for line in row.posting.lines)
-            mapped = replace(row.posting, lines=lines, company=self.entity.erp.company)
-            if grouping.missing_roles(mapped) or mapped.to_json() == row.text:
-                continue
-            postings.replace_content(self.engine, self.lease, mapped, self.clock.now())
-            released += 1
-        return released
-
     def _resolve(self) -> int:
         """Look UNKNOWN postings up by key."""
         rows = self._due(postings.UNKNOWN, LOOKUPS_PER_TURN_MAX)
-        if not rows:
+        if not rows or not self._token():
             return 0
         found = self.adapter.lookup([row.key for row in rows])
         now = self.clock.now()
@@ -111,7 +111,7 @@ class Delivery:
     def _poll(self) -> int:
         """Ask for the outcome of accepted jobs."""
         rows = self._due(postings.ACCEPTED, LOOKUPS_PER_TURN_MAX)
-        if not rows:
+        if not rows or not self._token():
             return 0
         outcomes = self.adapter.poll([row.job for row in rows])
         now, wait_s = self.clock.now(), self._backoff_s(rows)
@@ -120,38 +120,49 @@ class Delivery:
         self._apply(postings.ACCEPTED, changes)
         return sum(change.state != postings.ACCEPTED for change in changes)
 
+    def _token(self) -> bool:
+        """Take the right to call the ERP once; without one, the desk pauses until there is."""
+        wait_s = self.bucket.take_or_wait_s()
+        if wait_s:
+            self.breaker.pause(wait_s)
+        return not wait_s
+
     def _submit(self) -> int:
-        """Send one batch; return how many postings got an answer."""
+        """Send one batch, and reversals one by one; return how many postings got an answer."""
         size = min(self.batch_max, self.adapter.capabilities.postings_max)
         rows = self._due(postings.PENDING, 1 if self.breaker.tripped else size)
-        if rows:
-            leases.renew(self.engine, self.lease, self.clock.now())
+        if not rows:
+            return 0
+        leases.renew(self.engine, self.lease, self.clock.now())
         rows, refused = self._preflight(rows)
         self._apply(postings.PENDING, refused)
-        if not rows:
-            return len(refused)
-        if wait_s := self.bucket.take_or_wait_s():
-            self.breaker.pause(wait_s)
-            return len(refused)
-        attempt_id = f"{rows[0].key}-{rows[0].attempts + 1}"
-        postings.begin_attempt(self.engine, self.lease, rows, attempt_id, self.clock.now())
-        return len(refused) + self._send(rows, attempt_id)
+        answered = len(refused)
+        plain = [row for row in rows if not row.reverses]
+        if plain and self._token():
+            attempt_id = f"{plain[0].key}-{plain[0].attempts + 1}"
+            postings.begin_attempt(self.engine, self.lease, plain, attempt_id, self.clock.now())
+            answered += self._send(plain, attempt_id)
+        for row in rows:
+            if row.reverses and self.breaker.wait_s() <= 0 and not self.stop.is_set():
+                answered += self._reverse(row)
+        return answered
 
     def _preflight(self, rows: list[Stored]) -> tuple[list[Stored], list[Change]]:
         """Hold what cannot be booked, before anything is sent."""
-        if not rows:
-            return [], []
         issues = {issue.key: issue for issue in self.adapter.preflight([row.posting for row in rows])}
-        lines_max = self.adapter.capabilities.lines_max
         good, refused = [], []
+        look_again_ms = to_ms(self.clock.now()) + int(1000 * LOOK_AGAIN_FIRST_S)
         for row in rows:
             issue = issues.get(row.key)
+            lines = len(row.posting.lines)
             if issue is not None:
-                refused.append(Change(row.key, postings.HELD, reason=issue.reason, detail=issue.text))
-            elif len(row.posting.lines) > lines_max:
-                count = len(row.posting.lines)
-                detail = f"{count} lines, the ERP takes {lines_max}: choose a coarser posting.line_grain"
-                refused.append(Change(row.key, postings.HELD, reason="too_many_lines", detail=detail))
+                due_ms = look_again_ms if issue.reason in ERP_REASONS else postings.NEVER_MS
+                refused.append(Change(row.key, postings.HELD, reason=issue.reason, detail=issue.text, due_at_ms=due_ms))
+            elif lines > self.lines_max:
+                detail = f"{lines} lines, the ERP takes {self.lines_max}: choose a coarser posting.line_grain"
+                refused.append(
+                    Change(row.key, postings.HELD, reason="too_many_lines", detail=detail, due_at_ms=postings.NEVER_MS)
+                )
             else:
                 good.append(row)
         return good, refused
@@ -164,9 +175,22 @@ class Delivery:
         everything_rejected = all(isinstance(outcome, Rejected) for outcome in outcomes)
         if self.adapter.capabilities.atomic_batch and len(rows) > 1 and everything_rejected:
             self.breaker.succeeded()
-            leases.renew(self.engine, self.lease, self.clock.now())
             middle = len(rows) // 2
-            return self._send(rows[:middle], f"{attempt_id}a") + self._send(rows[middle:], f"{attempt_id}b")
+            return self._half(rows[:middle], f"{attempt_id}a") + self._half(rows[middle:], f"{attempt_id}b")
+        return self._record(rows, outcomes)
+
+    def _half(self, rows: list[Stored], attempt_id: str) -> int:
+        """Send a part of a rejected batch at the ERP's pace; when it is time to stop, it goes back unsent."""
+        while wait_s := self.bucket.take_or_wait_s():
+            if self.stop.is_set():
+                why = "the poster stopped before this part of a rejected batch was sent again"
+                return self._record(rows, [NotSent(why) for _ in rows])
+            self.clock.sleep(min(wait_s, BISECT_POLL_S))
+            leases.renew(self.engine, self.lease, self.clock.now())
+        leases.renew(self.engine, self.lease, self.clock.now())
+        return self._send(rows, attempt_id)
+
+    def _record(self, rows: list[Stored], outcomes: Sequence[Outcome]) -> int:
         now, wait_s = self.clock.now(), self._backoff_s(rows)
         changes = [after_submit(row, outcome, now, wait_s) for row, outcome in zip(rows, outcomes, strict=True)]
         for outcome in outcomes:
@@ -176,28 +200,59 @@ class Delivery:
         self._pace(outcomes)
         return sum(not says_nothing(outcome) for outcome in outcomes)
 
+    def _reverse(self, row: Stored) -> int:
+        """Book the opposite of an entry that is in the books; a reversal never goes before what it reverses."""
+        original = postings.get(self.engine, row.reverses)
+        if original is None or original.state not in postings.BOOKED or not self._token():
+            return 0
+        found = self.adapter.lookup([row.reverses]).get(row.reverses, [])
+        if len(found) != 1:
+            detail = f"the ERP has {len(found)} entries of {row.reverses}, which this one reverses: correct that first"
+            reason = "original_missing" if not found else "original_duplicated"
+            change = Change(row.key, postings.HELD, reason=reason, detail=detail, due_at_ms=postings.NEVER_MS)
+            self._apply(postings.PENDING, [change])
+            return 1
+        if not self._token():
+            return 0
+        attempt_id = f"{row.key}-{row.attempts + 1}"
+        postings.begin_attempt(self.engine, self.lease, [row], attempt_id, self.clock.now())
+        outcomes = self._guarded(lambda: [self.adapter.reverse(found[0], row.posting)], 1)
+        return self._record([row], outcomes)
+
     def _backoff_s(self, rows: Sequence[Stored]) -> float:
         """Return one wait for the whole batch, so that it stays one batch."""
         return backoff_s(1 + max(row.attempts for row in rows), self.chance)
 
     def _call(self, batch: Sequence[Posting], attempt_id: str) -> list[Outcome]:
-        """Submit; whatever goes wrong inside the adapter leaves the outcome unknown, never good."""
+        return self._guarded(lambda: self.adapter.submit(batch, attempt_id), len(batch))
+
+    def _guarded(self, call: Callable[[], list[Outcome]], count: int) -> list[Outcome]:
+        """Call the adapter; whatever goes wrong inside it leaves the outcome unknown, never good."""
         try:
-            outcomes = self.adapter.submit(batch, attempt_id)
+            outcomes = call()
         except MeterbridgeError as error:
-            return [Unknown(str(error)) for _ in batch]
+            return [Unknown(str(error)) for _ in range(count)]
         except Exception as error:
             log.exception("The adapter failed while submitting; the postings are looked up.", adapter=self.adapter.name)
-            return [Unknown(f"{type(error).__name__}: {error}") for _ in batch]
-        if len(outcomes) != len(batch):
-            return [Unknown(f"the adapter gave {len(outcomes)} outcomes for {len(batch)} postings") for _ in batch]
+            return [Unknown(f"{type(error).__name__}: {error}") for _ in range(count)]
+        if len(outcomes) != count:
+            return [Unknown(f"the adapter gave {len(outcomes)} outcomes for {count} postings") for _ in range(count)]
         return outcomes
 
     def _pace(self, outcomes: Sequence[Outcome]) -> None:
         if all(says_nothing(outcome) for outcome in outcomes):
-            self.breaker.failed()
+            self.breaker.failed(_cause(outcomes[0]))
         else:
             self.breaker.succeeded()
         waits = [one.after_s for one in outcomes if isinstance(one, Throttled) and one.after_s is not None]
         if waits:
             self.breaker.pause(max(waits))
+
+
+def _cause(outcome: Outcome) -> str:
+    match outcome:
+        case NotSent(why) | Unknown(why):
+            return why
+        case Throttled():
+            return "the ERP asks to slow down"
+    return ""

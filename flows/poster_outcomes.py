@@ -47,15 +47,17 @@ def after_submit(row: Stored, outcome: Outcome, now: datetime, wait_s: float) ->
     if isinstance(outcome, Posted) and not outcome.number:
         outcome = Unknown("the ERP answered success without a number of its own")
     match outcome:
-        case Posted(number, reference):
+        case Posted(number, reference, tax=tax):
+            digest = row.posting.digest
             return Change(
-                row.key, postings.POSTED, number=number, reference=reference, digest=row.posting.digest, outcome=name
+                row.key, postings.POSTED, number=number, reference=reference, digest=digest, outcome=name, tax=tax
             )
         case Accepted(job):
             return Change(row.key, postings.ACCEPTED, job=job, due_at_ms=_later_ms(now, POLL_S), outcome=name)
         case Rejected(reason, text, raw):
             detail = text if not raw or raw == text else f"{text} | {raw}"
-            return Change(row.key, postings.HELD, reason=reason, detail=detail, outcome=name)
+            never = postings.NEVER_MS
+            return Change(row.key, postings.HELD, reason=reason, detail=detail, due_at_ms=never, outcome=name)
         case Conflict(number, digest):
             detail = f"the ERP has {number} under this key with other content (digest {digest or 'unknown'})"
             return Change(row.key, postings.CONFLICT, reason="conflict", detail=detail, outcome=name)
@@ -85,7 +87,7 @@ def after_lookup(
         if entry.digest and entry.digest != row.posting.digest:
             detail = f"the ERP has {entry.number} under this key with digest {entry.digest}"
             return Change(row.key, postings.CONFLICT, reason="conflict", detail=detail)
-        return Change(row.key, postings.POSTED, number=entry.number, digest=row.posting.digest)
+        return Change(row.key, postings.POSTED, number=entry.number, digest=row.posting.digest, tax=entry.tax)
     lookups = row.lookups + 1
     settled = to_ms(now) - row.submitted_at_ms >= capabilities.settle_window_s * 1000
     if not settled or lookups < capabilities.settle_lookups:
@@ -95,4 +97,5 @@ def after_lookup(
     if capabilities.idempotency in _REPEATABLE:
         return Change(row.key, postings.PENDING, reason="not_found", detail="never arrived; the same key is sent again")
     detail = f"{lookups} lookups found nothing, and this ERP does not refuse a repeated key: check it, then release it"
-    return Change(row.key, postings.HELD, reason="unknown_outcome", detail=detail)
+    never = postings.NEVER_MS
+    return Change(row.key, postings.HELD, reason="unknown_outcome", detail=detail, due_at_ms=never)

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from datetime import datetime
 
 from core.clock import Clock
 
@@ -53,6 +54,9 @@ class Breaker:
     failures: int = 0
     open_until_s: float = 0.0
     open_s: float = BREAKER_OPEN_S
+    failing_since: datetime | None = None
+    """Time of the first call without an answer since the last one with it."""
+    cause: str = ""
 
     @property
     def tripped(self) -> bool:
@@ -66,10 +70,14 @@ class Breaker:
     def succeeded(self) -> None:
         """Note an answer."""
         self.failures, self.open_until_s, self.open_s = 0, 0.0, BREAKER_OPEN_S
+        self.failing_since, self.cause = None, ""
 
-    def failed(self) -> None:
+    def failed(self, cause: str = "") -> None:
         """Note a call without an answer."""
         self.failures += 1
+        self.cause = cause or self.cause
+        if self.failing_since is None:
+            self.failing_since = self.clock.now()
         if self.tripped:
             self.open_until_s = self.clock.monotonic_s() + self.open_s
             self.open_s = min(self.open_s * 2, BREAKER_OPEN_MAX_S)

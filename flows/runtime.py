@@ -38,6 +38,7 @@ from flows import health, metering
 from sinks import ledger, outbox
 from sinks.clickhouse.meters import record_meters
 from sinks.ledger import deployment, progress, revisions
+from sinks.ledger.closes import LedgerCloses
 from sinks.ledger.exceptions import raise_exception
 from sources.redis_streams import RedisStreamSource
 
@@ -160,7 +161,7 @@ def run(
             clock=clock,
         )
         table_sink, outbox_sink = metering.production_sinks(settings, stop)
-        parts = metering.Parts(source, table_sink, outbox_sink)
+        parts = metering.Parts(source, table_sink, outbox_sink, LedgerCloses(engine, stop).at)
         flow = metering.build(settings, history, parts)
         server = health.serve(settings.metrics, settings.metrics.flow_port)
         log.info(

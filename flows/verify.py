@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from config.period_closes import ClosesAt
 from config.revision import History
 from config.settings import Settings
 from core.clock import Clock, SystemClock
@@ -27,6 +28,7 @@ from sinks import clickhouse as clickhouse_sinks
 from sinks import ledger
 from sinks.clickhouse.client import connect
 from sinks.ledger import deployment, documents, progress, revisions
+from sinks.ledger.closes import LedgerCloses
 from sinks.outbox import promote_all
 from sources.redis_streams import RedisStreamSource
 
@@ -160,7 +162,8 @@ def _compare(
     try:
         _empty_scratch(settings, scratch)
         progress_callback("replaying the streams")
-        source = _replay(scratch, history, watermark_ms, stop, clock or SystemClock())
+        closes_at = LedgerCloses(live_ledger, stop).at
+        source = _replay(scratch, history, closes_at, watermark_ms, stop, clock or SystemClock())
         progress_callback("comparing")
         grace_ms = history.latest.rules.grace_s * 1000
         comparisons = _compare_tables(settings, scratch, watermark_ms, grace_ms)
@@ -220,7 +223,14 @@ class _Span:
     trimmed: int
 
 
-def _replay(scratch: Settings, history: History, watermark_ms: int, stop: threading.Event, clock: Clock) -> _Span:
+def _replay(
+    scratch: Settings,
+    history: History,
+    closes_at: ClosesAt,
+    watermark_ms: int,
+    stop: threading.Event,
+    clock: Clock,
+) -> _Span:
     source = RedisStreamSource(
         scratch,
         stop=stop,
@@ -230,7 +240,7 @@ def _replay(scratch: Settings, history: History, watermark_ms: int, stop: thread
         clock=clock,
     )
     table_sink, outbox_sink = metering.production_sinks(scratch, stop)
-    parts = metering.Parts(source, table_sink, outbox_sink)
+    parts = metering.Parts(source, table_sink, outbox_sink, closes_at)
     flow = metering.build(scratch, history, parts)
     with parts.resources:
         execute(flow, scratch, stop, Cluster())

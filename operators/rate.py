@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from config.period_closes import ClosesAt, none_recorded
 from config.revision import History
 from core.errors import InvariantViolation, StateMismatch
 from operators.book_time import SealPoints
@@ -32,8 +33,8 @@ class RateLogic:
     and those in which a revision begins (it may price usage that had no price). Each under the revision known
     at the booked hour.
 
-    Guarantee: sealed rows are a function of the sealed facts and the recorded revisions alone. If the process
-    dies here, the epoch is replayed from the snapshot and gives the same rows.
+    Guarantee: sealed rows are a function of the sealed facts, the recorded revisions and period closes alone. If the
+    process dies here, the epoch is replayed from the snapshot and gives the same rows.
     Unit of parallelism: one customer shard.
     """
 
@@ -45,6 +46,7 @@ class RateLogic:
         senders: Sequence[str],
         history: History,
         state: dict[str, Any] | None,
+        closes_at: ClosesAt = none_recorded,
     ) -> None:
         if state is not None and state["version"] != VERSION:
             message = (
@@ -55,6 +57,7 @@ class RateLogic:
         state = state or {}
         self._key = shard_key
         self._history = history
+        self._closes_at = closes_at
         self._seals = SealPoints(history)
         watermarks = state.get("watermarks", {})
         self._watermarks: dict[str, int | None] = {sender: watermarks.get(sender) for sender in senders}
@@ -154,7 +157,7 @@ class RateLogic:
         self._last_hour = hour
         self._live.forget(hour)
         facts = pl.concat(frames) if frames else pl.DataFrame(schema=SLICE_SCHEMA)
-        return self._rater.rate(hour, facts, index, revised=changed)
+        return self._rater.rate(hour, facts, index, revised=changed, closes=self._closes_at(hour))
 
     def _index(self, hour: int) -> TermsIndex:
         return index_of(self._history.at(hour * _MS_PER_HOUR))

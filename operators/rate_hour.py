@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from config.period_closes import NONE_RECORDED, PeriodCloses
 from config.periods import accounting_period
 from core.frames import RATED_SCHEMA, Schema
 from operators.rate_chains import ChainKey, Step, has_period_end, key_of, rate_period_end, rate_usage
@@ -53,7 +54,13 @@ class HourRater:
         }
 
     def rate(
-        self, hour: int, facts: pl.DataFrame, index: TermsIndex, *, revised: bool
+        self,
+        hour: int,
+        facts: pl.DataFrame,
+        index: TermsIndex,
+        *,
+        revised: bool,
+        closes: PeriodCloses = NONE_RECORDED,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rate a booked hour and return its rows and exceptions. `revised`: the revision differs from before."""
         self._sweep(hour, index)
@@ -66,8 +73,8 @@ class HourRater:
             speaks = priced_now.filter(self._speaks_for(priced_now))
             taken_back = unrated_rows(self._groups(speaks, index), hour, config_version, -1)
         resolved = resolve(pl.concat([new, priced_now]).drop("customer"), index, self._shards)
-        jobs = self._rate_usage(hour, resolved, index)
-        self._rate_period_ends(hour, index, jobs)
+        jobs = self._rate_usage(hour, resolved, index, closes)
+        self._rate_period_ends(hour, index, jobs, closes)
         rows = Rows(hour, config_version, SEALED)
         for key in sorted(jobs):
             terms, charge, steps = jobs[key]
@@ -81,9 +88,11 @@ class HourRater:
 
     # --- usage -----------------------------------------------------------------------------------------
 
-    def _rate_usage(self, hour: int, resolved: Resolved, index: TermsIndex) -> dict[ChainKey, _Job]:
+    def _rate_usage(
+        self, hour: int, resolved: Resolved, index: TermsIndex, closes: PeriodCloses
+    ) -> dict[ChainKey, _Job]:
         jobs: dict[ChainKey, _Job] = {}
-        for key, target in touched(resolved, index.revision, self._shard, hour):
+        for key, target in touched(resolved, index.revision, self._shard, hour, closes):
             chain = self.chains.take(key, microseconds(target.terms.period_end))
             steps = rate_usage(chain, target.charge, target.in_order(), hour, target.merge)
             jobs[key] = (target.terms, target.charge, steps)
@@ -91,7 +100,7 @@ class HourRater:
 
     # --- period ends -----------------------------------------------------------------------------------
 
-    def _rate_period_ends(self, hour: int, index: TermsIndex, jobs: dict[ChainKey, _Job]) -> None:
+    def _rate_period_ends(self, hour: int, index: TermsIndex, jobs: dict[ChainKey, _Job], closes: PeriodCloses) -> None:
         """Make the final run of what closes in this hour, and again for closed periods that were touched."""
         for closing in self.period_ends.close(index, hour):
             for terms in _closing_terms(closing, index):
@@ -107,7 +116,7 @@ class HourRater:
             chain = self.chains.take(key, microseconds(terms.period_end))
             last = first_minute(terms.period_end) - 1
             fiscal = accounting_period(terms.entity, moment(last))
-            booked = booking_period(terms.entity, fiscal, hour)
+            booked = booking_period(terms.entity, fiscal, hour, closes)
             timeline = index.timelines[contract]
             share = timeline.share(terms.period_start, terms.period_end, terms.plan_version)
             step = rate_period_end(chain, charge, share, last // 60, booked, fiscal.name)

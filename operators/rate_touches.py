@@ -8,7 +8,8 @@ from typing import Final
 import polars as pl
 
 from config.entities import Entity
-from config.periods import AccountingPeriod, following_period
+from config.period_closes import NONE_RECORDED, PeriodCloses
+from config.periods import AccountingPeriod
 from config.revision import Revision
 from operators.rate_chains import ChainKey, Merge, SeriesValue, Touch, key_of
 from operators.rate_resolve import Resolved
@@ -24,12 +25,14 @@ def merge_of(revision: Revision, meter: str) -> Merge:
     return "sum" if found is None else _MERGES.get(found.aggregation, "sum")
 
 
-def booking_period(entity: Entity, fiscal: AccountingPeriod, booked_hour: int) -> str:
-    """Return the usage's own fiscal month if its cut-off has not passed at the booked hour, else the first open one."""
-    booked_at = moment(booked_hour * 60)
-    while fiscal.cutoff_at <= booked_at:
-        fiscal = following_period(entity, fiscal)
-    return fiscal.name
+def booking_period(
+    entity: Entity, fiscal: AccountingPeriod, booked_hour: int, closes: PeriodCloses = NONE_RECORDED
+) -> str:
+    """Return the usage's own fiscal month if it is open at the booked hour, else the first open one after it.
+
+    It is closed by its cut-off, or by a recorded close known at that hour; a recorded reopen opens it.
+    """
+    return closes.first_open(entity, fiscal, moment(booked_hour * 60)).name
 
 
 @dataclass(slots=True)
@@ -60,7 +63,9 @@ class Touched:
         return [self.by_place[place] for place in sorted(self.by_place)]
 
 
-def touched(resolved: Resolved, revision: Revision, owner: int, booked_hour: int) -> list[tuple[ChainKey, Touched]]:
+def touched(
+    resolved: Resolved, revision: Revision, owner: int, booked_hour: int, closes: PeriodCloses = NONE_RECORDED
+) -> list[tuple[ChainKey, Touched]]:
     """Return the chains this shard owns that the facts touch, in order of their keys."""
     found: dict[ChainKey, Touched] = {}
     keys: dict[tuple[int, int], Touched] = {}
@@ -74,7 +79,7 @@ def touched(resolved: Resolved, revision: Revision, owner: int, booked_hour: int
             keys[place, charge_place] = target
         accounting = periods.get(place)
         if accounting is None:
-            accounting = periods[place] = booking_period(terms.entity, terms.fiscal, booked_hour)
+            accounting = periods[place] = booking_period(terms.entity, terms.fiscal, booked_hour, closes)
         target.add(Touch(usage_hour, accounting, terms.fiscal.name, kind, quantity, events, version, series))
     return sorted(found.items(), key=lambda item: item[0])
 

@@ -14,12 +14,18 @@ from sqlalchemy import Connection, Engine, Text, delete, func, insert, select, t
 
 from sinks.ledger import tables
 from sinks.ledger.amounts import exact
+from sinks.ledger.approval_policy import net
 from sinks.ledger.database import read
 
 STAGED: Final = "STAGED"
 PENDING: Final = "PENDING"
 IN_POSTING: Final = "IN_POSTING"
 NOT_POSTED_ZERO: Final = "NOT_POSTED_ZERO"
+
+FLOW: Final = "flow"
+"""Origin of documents the metering flow made: a replay of the streams makes them again."""
+ACT: Final = "act"
+"""Origin of documents that follow from a recorded act of a person: a reversal, an invoice run."""
 
 _TABLE = tables.documents
 _KEYS_PER_QUERY: Final = 500
@@ -110,6 +116,7 @@ def _late(connection: Connection, rows: list[dict[str, Any]]) -> list[Refused]:
             _TABLE.c.currency == currency,
             _TABLE.c.accounting_period == period,
             _TABLE.c.state == IN_POSTING,
+            _TABLE.c.origin == FLOW,
         )
         if connection.execute(query.limit(1)).first() is not None:
             closed.add((entity, hour, currency, period))
@@ -123,6 +130,7 @@ def _late(connection: Connection, rows: list[dict[str, Any]]) -> list[Refused]:
 def _row(document: LedgerDocument, digest: str, text: str, plain: dict[str, Any], sequence: int) -> dict[str, Any]:
     with exact():
         debit = sum((Decimal(line["amount"]) for line in plain["lines"] if line["side"] == "debit"), Decimal(0))
+        charged = net(plain["lines"])
     return {
         "key": document.key,
         "digest": digest,
@@ -138,6 +146,8 @@ def _row(document: LedgerDocument, digest: str, text: str, plain: dict[str, Any]
         "json": text,
         "state": STAGED,
         "staged_sequence": sequence,
+        "origin": FLOW,
+        "net": charged,
     }
 
 
@@ -191,8 +201,10 @@ def discard(connection: Connection, sequence: int) -> int:
 
 
 def digests_before(engine: Engine, hour: int) -> dict[str, str]:
-    """Return the digest by key of every promoted document booked before that hour (hours since the epoch)."""
-    query = select(_TABLE.c.key, _TABLE.c.digest).where(_TABLE.c.booked_hour < hour, _TABLE.c.state != STAGED)
+    """Return the digest by key of every promoted document of the flow booked before that hour (since the epoch)."""
+    query = select(_TABLE.c.key, _TABLE.c.digest).where(
+        _TABLE.c.booked_hour < hour, _TABLE.c.state != STAGED, _TABLE.c.origin == FLOW
+    )
     with read(engine) as connection:
         return {row.key: row.digest for row in connection.execute(query)}
 

@@ -6,8 +6,8 @@ may be posted once all its hours are complete.
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -38,15 +38,28 @@ class Drafted:
     posting_date: str
     kind: str
     lines: Sequence[Mapping[str, Any]]
+    approval: str = ""
+    """Why it waits for a person, or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErpNames:
+    """Our names in the ERP's words, by the newest configuration; a customer may have no code."""
+
+    accounts: Mapping[str, str]
+    parties: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A posting to be made, and the account roles the entity does not map (then it is held)."""
+    """A posting to be made; with a reason it is held."""
 
     posting: Posting
     bucket: str
-    missing_roles: tuple[str, ...]
+    reason: str = ""
+    detail: str = ""
+    approval: str = ""
+    """Why it waits for a person, or empty: also where something else holds it first."""
 
 
 def bucket_of(entity: Entity, booked_hour: int) -> Bucket:
@@ -79,37 +92,61 @@ def default_date(entity: Entity, booked_hour: int, accounting_period: str) -> da
 
 def draft(
     entity: Entity,
-    accounts: Mapping[str, str],
+    names: ErpNames,
     currency: str,
     accounting_period: str,
     documents: Iterable[Drafted],
+    lines_max: int = 0,
 ) -> list[Draft]:
     """Make the postings of one bucket: one for all, or one per customer by the entity's grain.
 
-    A document with an account role nobody mapped gets a posting of its own, so that it holds nobody else.
-    `accounts` is role to ERP code, of the newest configuration.
+    A document that is held (something is not mapped, or it waits for approval) gets a posting of its own, so that it
+    holds nobody else. More than `lines_max` lines (0: no limit) make further postings of whole documents.
     """
     groups: dict[tuple[str, str], list[Drafted]] = {}
     for document in sorted(documents, key=lambda one: one.key):
-        missing = any(not accounts.get(line["account_role"]) for line in document.lines)
+        held = bool(document.approval or _missing(entity, names, document))
         customer = document.customer if entity.posting.grain == "customer" else ""
-        groups.setdefault((customer, document.key if missing else ""), []).append(document)
+        groups.setdefault((customer, document.key if held else ""), []).append(document)
     drafts = []
     for (customer, alone), members in sorted(groups.items()):
         bucket = bucket_of(entity, members[0].booked_hour)
         identity = (entity.id, currency, accounting_period, entity.posting.frequency, bucket.name, customer, alone)
-        drafts.append(_draft(entity, accounts, currency, accounting_period, members, bucket, posting_key(*identity)))
+        for part, packed in enumerate(_packed(entity, members, lines_max)):
+            key = posting_key(*identity, *([str(part + 1)] if part else []))
+            drafts.append(_draft(entity, names, currency, accounting_period, packed, bucket, key, lines_max))
     return drafts
+
+
+def _missing(entity: Entity, names: ErpNames, document: Drafted) -> bool:
+    if "customer" in entity.posting.line_grain and not names.parties.get(document.customer):
+        return True
+    return any(not names.accounts.get(line["account_role"]) for line in document.lines)
+
+
+def _packed(entity: Entity, members: list[Drafted], lines_max: int) -> Iterator[list[Drafted]]:
+    """Yield the members in runs whose summed lines are within the limit; a document is never cut."""
+    run: list[Drafted] = []
+    used: set[_LineKey] = set()
+    for member in members:
+        own = {_line_key(member, line, entity.posting.line_grain) for line in member.lines if Decimal(line["amount"])}
+        if run and lines_max and len(used | own) > lines_max:
+            yield run
+            run, used = [], set()
+        run.append(member)
+        used |= own
+    yield run
 
 
 def _draft(
     entity: Entity,
-    accounts: Mapping[str, str],
+    names: ErpNames,
     currency: str,
     accounting_period: str,
     members: list[Drafted],
     bucket: Bucket,
     key: str,
+    lines_max: int,
 ) -> Draft:
     hour_last = max(member.booked_hour for member in members)
     given = [member.posting_date for member in members if member.posting_date]
@@ -124,11 +161,38 @@ def _draft(
         booked_hour=hour_last,
         kind="journal",
         description=f"Usage {entity.id} {currency} {accounting_period}, booked {bucket.name}",
-        lines=_sum_lines(accounts, members, entity.posting.line_grain),
+        lines=_sum_lines(names, members, entity.posting.line_grain),
         document_keys=tuple(member.key for member in members),
         customer=customers.pop() if len(customers) == 1 else None,
     )
-    return Draft(posting, bucket.name, missing_roles(posting))
+    approval = members[0].approval if len(members) == 1 else ""
+    reason, detail = hold_reason(posting, approval, lines_max)
+    return Draft(posting, bucket.name, reason, detail, approval)
+
+
+def hold_reason(posting: Posting, approval: str, lines_max: int = 0) -> tuple[str, str]:
+    """Return why a posting cannot be sent as it is, and the details; two empty texts if it can."""
+    if roles := missing_roles(posting):
+        return "missing_account", f"no account for {', '.join(roles)} in entity {posting.entity}"
+    if customers := sorted({line.customer for line in posting.lines if line.customer and not line.party}):
+        return "missing_customer", f"no erp.customer for {', '.join(customers[:5])} in the configuration"
+    if lines_max and len(posting.lines) > lines_max:
+        detail = f"{len(posting.lines)} lines, the ERP takes {lines_max}: choose a coarser posting.line_grain"
+        return "too_many_lines", detail
+    return ("approval_required", approval) if approval else ("", "")
+
+
+def remapped(posting: Posting, entity: Entity, names: ErpNames) -> Posting:
+    """Return the posting with the accounts, company and customer codes of today."""
+    lines = tuple(
+        replace(
+            line,
+            account=names.accounts.get(line.account_role, ""),
+            party=names.parties.get(line.customer) if line.customer else line.party,
+        )
+        for line in posting.lines
+    )
+    return replace(posting, lines=lines, company=entity.erp.company)
 
 
 def missing_roles(posting: Posting) -> tuple[str, ...]:
@@ -136,32 +200,41 @@ def missing_roles(posting: Posting) -> tuple[str, ...]:
     return tuple(sorted({line.account_role for line in posting.lines if not line.account}))
 
 
-def _sum_lines(
-    accounts: Mapping[str, str], members: list[Drafted], line_grain: tuple[str, ...]
-) -> tuple[PostingLine, ...]:
+_LineKey = tuple[str, Side, tuple[tuple[str, str], ...]]
+
+
+def _line_key(member: Drafted, line: Mapping[str, Any], line_grain: tuple[str, ...]) -> _LineKey:
+    wanted = tuple((name, _dimension(member, line, name)) for name in line_grain)
+    return line["account_role"], line["side"], wanted
+
+
+def _sum_lines(names: ErpNames, members: list[Drafted], line_grain: tuple[str, ...]) -> tuple[PostingLine, ...]:
     """Sum lines by account role, side and the dimensions the entity wants; never netted, so that totals tie."""
-    sums: dict[tuple[str, Side, tuple[tuple[str, str], ...]], Decimal] = {}
+    sums: dict[_LineKey, Decimal] = {}
     with exact():
         for member in members:
             for line in member.lines:
-                wanted = tuple((name, _dimension(member, line, name)) for name in line_grain)
-                key = (line["account_role"], line["side"], wanted)
+                key = _line_key(member, line, line_grain)
                 sums[key] = sums.get(key, Decimal(0)) + Decimal(line["amount"])
-    return tuple(
-        PostingLine(
-            account_role=role,
-            account=accounts.get(role, ""),
-            side=side,
-            amount=amount,
-            customer=dict(dimensions).get("customer"),
-            dimensions=tuple(pair for pair in dimensions if pair[0] != "customer"),
-        )
-        for (role, side, dimensions), amount in sorted(sums.items(), key=_debit_first)
-        if amount
-    )
+    lines = []
+    for (role, side, dimensions), amount in sorted(sums.items(), key=_debit_first):
+        customer = dict(dimensions).get("customer")
+        if amount:
+            lines.append(
+                PostingLine(
+                    account_role=role,
+                    account=names.accounts.get(role, ""),
+                    side=side,
+                    amount=amount,
+                    customer=customer,
+                    dimensions=tuple(pair for pair in dimensions if pair[0] != "customer"),
+                    party=names.parties.get(customer) if customer else None,
+                )
+            )
+    return tuple(lines)
 
 
-def _debit_first(item: tuple[tuple[str, str, tuple[tuple[str, str], ...]], Decimal]) -> tuple[bool, str, Any]:
+def _debit_first(item: tuple[_LineKey, Decimal]) -> tuple[bool, str, Any]:
     (role, side, dimensions), _ = item
     return side != "debit", role, dimensions
 

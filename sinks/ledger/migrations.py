@@ -58,7 +58,34 @@ _0001: Final = (
     expires_at_ms BIGINT NOT NULL)""",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (("0001_initial", _0001),)
+_0002: Final = (
+    # Documents of the flow are made again by a replay; those of acts follow from the acts table.
+    "ALTER TABLE documents ADD COLUMN origin TEXT NOT NULL DEFAULT 'flow'",
+    "ALTER TABLE documents ADD COLUMN net {amount}",
+    "CREATE INDEX documents_period ON documents (entity, accounting_period, currency)",
+    "ALTER TABLE postings ADD COLUMN kind TEXT NOT NULL DEFAULT 'journal'",
+    "ALTER TABLE postings ADD COLUMN lines INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE postings ADD COLUMN approval TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE postings ADD COLUMN reverses TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE postings ADD COLUMN supersedes TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX postings_period ON postings (entity, accounting_period, state)",
+    "ALTER TABLE period_closes ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE erp_entries ADD COLUMN tax {amount}",
+    """CREATE TABLE acts (key TEXT PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, entity TEXT NOT NULL,
+    booked_hour BIGINT NOT NULL, json TEXT NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL,
+    recorded_at_ms BIGINT NOT NULL)""",
+    "CREATE INDEX acts_kind ON acts (kind, booked_hour)",
+    """CREATE TABLE correction_totals (entity TEXT NOT NULL, customer TEXT NOT NULL, currency TEXT NOT NULL,
+    original_period TEXT NOT NULL, total {amount} NOT NULL,
+    PRIMARY KEY (entity, customer, currency, original_period))""",
+    """CREATE TABLE erp_records (entity TEXT NOT NULL, kind TEXT NOT NULL, code TEXT NOT NULL, name TEXT NOT NULL,
+    active INTEGER NOT NULL, pulled_at_ms BIGINT NOT NULL, PRIMARY KEY (entity, kind, code))""",
+    """CREATE TABLE erp_pulls (entity TEXT PRIMARY KEY, authoritative TEXT NOT NULL, pulled_at_ms BIGINT NOT NULL)""",
+    """CREATE TABLE erp_status (entity TEXT PRIMARY KEY, waiting_since_ms BIGINT NOT NULL, cause TEXT NOT NULL,
+    changed_at_ms BIGINT NOT NULL)""",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (("0001_initial", _0001), ("0002_erp", _0002))
 
 
 def statements(dialect: str, texts: tuple[str, ...]) -> list[str]:

@@ -1,23 +1,24 @@
 """Makes postings of documents whose hour is complete, each bucket in one transaction."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, insert, select, update
 
 from config.entities import Entity
 from config.revision import History
 from core.errors import InvariantViolation
-from sinks.ledger import documents, exceptions, grouping, postings, progress, tables
+from sinks.ledger import approval_policy, documents, exceptions, grouping, postings, progress, tables
+from sinks.ledger.corrections import Corrections
 from sinks.ledger.database import read, write
-from sinks.ledger.grouping import Draft, Drafted
+from sinks.ledger.grouping import Draft, Drafted, ErpNames
 from sinks.ledger.leases import Lease, check
 from sinks.ledger.times import MS_PER_HOUR, to_ms
 
 _DOCUMENTS = tables.documents
 _GROUPS_PER_PASS_MAX = 1_000
+_ROWS_PER_FETCH = 1_000
 
 
 def complete_before_hour(history: History, watermark_ms: int) -> int:
@@ -42,28 +43,36 @@ def newest_entity(history: History, entity: str) -> Entity | None:
     )
 
 
-def create(engine: Engine, lease: Lease, history: History, entity: str, now: datetime) -> int:
+def erp_names(history: History, entity: Entity) -> ErpNames:
+    """Return the accounts of the entity and the customers' codes, by the newest revision that has each."""
+    parties: dict[str, str] = {}
+    for revision in history.revisions:
+        parties |= {one.id: one.erp.customer for one in revision.configuration.customers if one.erp.customer}
+    return ErpNames({str(role): code for role, code in entity.accounts.items()}, parties)
+
+
+def create(
+    engine: Engine, lease: Lease, history: History, entity: Entity, names: ErpNames, now: datetime, lines_max: int = 0
+) -> int:
     """Group the entity's PENDING documents of complete buckets and return how many postings were made.
 
+    `entity` and `names` are the newest; how documents are grouped is decided by the entity as known at their hour.
     Dying inside leaves a bucket's postings made with their documents marked, or nothing of the bucket.
 
     :raises InvariantViolation: a document belongs to a posting that exists already.
     """
     query = (
         select(_DOCUMENTS.c.currency, _DOCUMENTS.c.accounting_period, _DOCUMENTS.c.booked_hour)
-        .where(_DOCUMENTS.c.entity == entity, _DOCUMENTS.c.state == documents.PENDING)
+        .where(_DOCUMENTS.c.entity == entity.id, _DOCUMENTS.c.state == documents.PENDING)
         .distinct()
         .order_by(_DOCUMENTS.c.booked_hour, _DOCUMENTS.c.currency, _DOCUMENTS.c.accounting_period)
     )
     with read(engine) as connection:
         complete = complete_before_hour(history, progress.get(connection, progress.PROMOTED).watermark_ms)
         hours = connection.execute(query.where(_DOCUMENTS.c.booked_hour < complete)).all()
-    newest = newest_entity(history, entity)
-    if newest is None:
-        return 0
     buckets: dict[tuple[str, str, str, str], tuple[Entity, list[int]]] = {}
     for currency, period, hour in hours:
-        known = entity_at(history, entity, hour) or newest
+        known = entity_at(history, entity.id, hour) or entity
         bucket = grouping.bucket_of(known, hour)
         if bucket.end_hour <= complete:
             key = (currency, period, known.posting.frequency, bucket.name)
@@ -72,12 +81,12 @@ def create(engine: Engine, lease: Lease, history: History, entity: str, now: dat
     for (currency, period, _, _), (known, members) in list(buckets.items())[:_GROUPS_PER_PASS_MAX]:
         with write(engine) as connection:
             check(connection, lease)
-            found = _load(connection, entity, currency, period, members)
-            mapping: Mapping[str, str] = {str(role): code for role, code in newest.accounts.items()}
-            drafts = grouping.draft(known, mapping, currency, period, found)
-            clash = _store(connection, drafts, newest.erp.adapter, now)
-            if not clash and _load(connection, entity, currency, period, members):
-                message = f"documents of {entity} changed while their postings were made; nothing was stored"
+            policy = known.model_copy(update={"approval": entity.approval, "close": entity.close})
+            found = _load(connection, policy, currency, period, members)
+            drafts = grouping.draft(known, names, currency, period, found, lines_max)
+            clash = _store(connection, drafts, entity.erp.adapter, now)
+            if not clash and _left(connection, entity.id, currency, period, members):
+                message = f"documents of {entity.id} changed while their postings were made; nothing was stored"
                 raise InvariantViolation(message)
         if clash:
             _alarm(engine, clash, now)
@@ -85,18 +94,38 @@ def create(engine: Engine, lease: Lease, history: History, entity: str, now: dat
     return made
 
 
-def _load(connection: Connection, entity: str, currency: str, period: str, hours: list[int]) -> list[Drafted]:
-    query = select(_DOCUMENTS).where(
+def _chosen(entity: str, currency: str, period: str, hours: list[int]) -> ColumnElement[bool]:
+    return and_(
         _DOCUMENTS.c.entity == entity,
         _DOCUMENTS.c.state == documents.PENDING,
         _DOCUMENTS.c.currency == currency,
         _DOCUMENTS.c.accounting_period == period,
         _DOCUMENTS.c.booked_hour.in_(hours),
     )
-    return [
-        Drafted(row.key, row.customer, row.booked_hour, row.posting_date, row.kind, orjson.loads(row.json)["lines"])
-        for row in connection.execute(query)
-    ]
+
+
+def _left(connection: Connection, entity: str, currency: str, period: str, hours: list[int]) -> bool:
+    query = select(_DOCUMENTS.c.key).where(_chosen(entity, currency, period, hours)).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _load(connection: Connection, entity: Entity, currency: str, period: str, hours: list[int]) -> list[Drafted]:
+    """Load the documents with no more of their lines than grouping needs, and why each waits for approval."""
+    table = _DOCUMENTS.c
+    columns = (table.key, table.customer, table.booked_hour, table.posting_date, table.kind, table.json)
+    query = select(*columns).where(_chosen(entity.id, currency, period, hours)).order_by(table.key)
+    wanted = ("account_role", "side", "amount", "dimensions", *entity.posting.line_grain)
+    corrections = Corrections(entity, currency)
+    found = []
+    for row in connection.execute(query.execution_options(yield_per=_ROWS_PER_FETCH)):
+        lines = orjson.loads(row.json)["lines"]
+        approval = approval_policy.wanted_by_amount(entity, lines, period)
+        corrected = approval_policy.corrected_periods(lines, period)
+        if corrected:
+            approval = corrections.add(connection, row.customer, corrected) or approval
+        slim = [{name: line[name] for name in wanted if name in line} for line in lines]
+        found.append(Drafted(row.key, row.customer, row.booked_hour, row.posting_date, row.kind, slim, approval))
+    return found
 
 
 def _store(connection: Connection, drafts: list[Draft], adapter: str, now: datetime) -> str | None:
@@ -106,7 +135,7 @@ def _store(connection: Connection, drafts: list[Draft], adapter: str, now: datet
         taken = select(tables.postings.c.key).where(tables.postings.c.key.in_(keys[start : start + 500]))
         if (row := connection.execute(taken).first()) is not None:
             return str(row[0])
-    connection.execute(insert(tables.postings), [_row(draft, adapter, now) for draft in drafts])
+    connection.execute(insert(tables.postings), [posting_row(draft, adapter, now) for draft in drafts])
     members = [
         {"document_key": key, "posting_key": draft.posting.key}
         for draft in drafts
@@ -120,15 +149,15 @@ def _store(connection: Connection, drafts: list[Draft], adapter: str, now: datet
         [{"document": row["document_key"], "posting": row["posting_key"]} for row in members],
     )
     for draft in drafts:
-        if draft.missing_roles:
-            detail = f"no account for {', '.join(draft.missing_roles)} in entity {draft.posting.entity}"
+        if draft.reason:
+            detail = f"{draft.reason}: {draft.detail}"
             exceptions.raise_exception(connection, "posting_held", draft.posting.key, detail, now)
     return None
 
 
-def _row(draft: Draft, adapter: str, now: datetime) -> dict[str, Any]:
+def posting_row(draft: Draft, adapter: str, now: datetime) -> dict[str, Any]:
+    """Return the row of a new posting."""
     posting = draft.posting
-    held = bool(draft.missing_roles)
     return {
         "key": posting.key,
         "digest": posting.digest,
@@ -140,11 +169,15 @@ def _row(draft: Draft, adapter: str, now: datetime) -> dict[str, Any]:
         "booked_hour": posting.booked_hour,
         "documents": len(posting.document_keys),
         "json": posting.to_json(),
-        "state": postings.HELD if held else postings.PENDING,
-        "reason": "missing_account" if held else "",
-        "detail": f"no account for {', '.join(draft.missing_roles)}" if held else "",
+        "state": postings.HELD if draft.reason else postings.PENDING,
+        "reason": draft.reason,
+        "detail": draft.detail,
         "created_at_ms": to_ms(now),
         "changed_at_ms": to_ms(now),
+        "kind": posting.kind,
+        "lines": len(posting.lines),
+        "approval": postings.NEEDED if draft.approval else "",
+        "reverses": posting.reverses or "",
     }
 
 

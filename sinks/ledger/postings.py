@@ -6,14 +6,15 @@ PENDING -> SUBMITTED (committed before the ERP is called) -> POSTED | ACCEPTED |
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, union, update
 
-from core.errors import InvalidRequest, InvariantViolation
+from core.errors import InvariantViolation
 from sinks.erp.port import Posting
-from sinks.ledger import audit, documents, exceptions, tables
+from sinks.ledger import documents, exceptions, tables
 from sinks.ledger.database import read, write
 from sinks.ledger.leases import Lease, check
 from sinks.ledger.times import to_ms
@@ -26,6 +27,17 @@ POSTED: Final = "POSTED"
 HELD: Final = "HELD"
 CONFLICT: Final = "CONFLICT"
 DUPLICATED: Final = "DUPLICATED"
+SUPERSEDED: Final = "SUPERSEDED"
+REVERSED: Final = "REVERSED"
+RECONCILED: Final = "RECONCILED"
+MISMATCHED: Final = "MISMATCHED"
+
+BOOKED: Final = (POSTED, RECONCILED, MISMATCHED, REVERSED)
+"""States of postings the ERP has under a number of its own."""
+NEEDED: Final = "needed"
+GIVEN: Final = "given"
+NEVER_MS: Final = 1 << 60
+"""Due time of a held posting that only a person, a pull or a corrected mapping moves on."""
 
 ACTIVE: Final = (PENDING, SUBMITTED, ACCEPTED, UNKNOWN, HELD)
 """States the poster still works on; HELD because a corrected mapping releases it."""
@@ -33,7 +45,7 @@ ALARMS: Final = (CONFLICT, DUPLICATED, HELD)
 
 _TABLE = tables.postings
 _KEYS_PER_QUERY: Final = 500
-_DETAIL_CHARACTERS_MAX: Final = 2_000
+DETAIL_CHARACTERS_MAX: Final = 2_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,11 @@ class Stored:
     due_at_ms: int
     job: str
     text: str
+    approval: str = ""
+    """Empty, NEEDED or GIVEN."""
+    reverses: str = ""
+    number: str = ""
+    detail: str = ""
 
     @cached_property
     def posting(self) -> Posting:
@@ -72,6 +89,7 @@ class Change:
     digest: str = ""
     outcome: str = ""
     """Name of the outcome, for the attempt's record; empty when no attempt ended."""
+    tax: Decimal | None = None
 
 
 def entities_with_work(engine: Engine) -> list[str]:
@@ -91,19 +109,32 @@ def due(engine: Engine, entity: str, state: str, now: datetime, limit: int) -> l
         .limit(limit)
     )
     with read(engine) as connection:
-        return [_stored(row) for row in connection.execute(query)]
+        return [stored(row) for row in connection.execute(query)]
 
 
 def get(engine: Engine, key: str) -> Stored | None:
     """Return one posting, or None."""
     with read(engine) as connection:
         row = connection.execute(select(_TABLE).where(_TABLE.c.key == key)).first()
-    return None if row is None else _stored(row)
+    return None if row is None else stored(row)
 
 
-def _stored(row: Row[Any]) -> Stored:
+def stored(row: Row[Any]) -> Stored:
+    """Return a row of the table as a posting."""
     return Stored(
-        row.key, row.state, row.reason, row.attempts, row.lookups, row.submitted_at_ms, row.due_at_ms, row.job, row.json
+        row.key,
+        row.state,
+        row.reason,
+        row.attempts,
+        row.lookups,
+        row.submitted_at_ms,
+        row.due_at_ms,
+        row.job,
+        row.json,
+        row.approval,
+        row.reverses,
+        row.erp_number,
+        row.detail,
     )
 
 
@@ -131,7 +162,7 @@ def begin_attempt(engine: Engine, lease: Lease, rows: Sequence[Stored], attempt_
     at_ms = to_ms(now)
     with write(engine) as connection:
         check(connection, lease)
-        _expect(connection, [row.key for row in rows], (PENDING,))
+        expect(connection, [row.key for row in rows], (PENDING,))
         connection.execute(
             update(_TABLE)
             .where(_TABLE.c.key == bindparam("posting"))
@@ -162,7 +193,7 @@ def begin_attempt(engine: Engine, lease: Lease, rows: Sequence[Stored], attempt_
         )
 
 
-def _expect(connection: Connection, keys: list[str], states: tuple[str, ...]) -> None:
+def expect(connection: Connection, keys: list[str], states: tuple[str, ...]) -> None:
     """Make sure all these postings are in one of these states, and keep them locked."""
     for start in range(0, len(keys), _KEYS_PER_QUERY):
         part = keys[start : start + _KEYS_PER_QUERY]
@@ -187,7 +218,7 @@ def apply(
     at_ms = to_ms(now)
     with write(engine) as connection:
         check(connection, lease)
-        _expect(connection, [change.key for change in changes], expected)
+        expect(connection, [change.key for change in changes], expected)
         connection.execute(
             update(_TABLE)
             .where(_TABLE.c.key == bindparam("posting"))
@@ -209,10 +240,21 @@ def apply(
         _end_attempts(connection, changes, at_ms)
         for change in changes:
             if change.state in ALARMS:
-                detail = f"{change.reason}: {change.detail}"[:_DETAIL_CHARACTERS_MAX]
+                detail = f"{change.reason}: {change.detail}"[:DETAIL_CHARACTERS_MAX]
                 exceptions.raise_exception(connection, f"posting_{change.state.lower()}", change.key, detail, now)
         posted = [change.key for change in changes if change.state == POSTED]
         exceptions.resolve(connection, "posting_held", posted, now)
+        _mark_reversed(connection, posted, at_ms)
+
+
+def _mark_reversed(connection: Connection, posted: Sequence[str], at_ms: int) -> None:
+    """Call what these postings reverse REVERSED, in the transaction that says the reversal is booked."""
+    for start in range(0, len(posted), _KEYS_PER_QUERY):
+        part = posted[start : start + _KEYS_PER_QUERY]
+        query = select(_TABLE.c.reverses).where(_TABLE.c.key.in_(part), _TABLE.c.reverses != "")
+        for key in connection.execute(query).scalars().all():
+            change = update(_TABLE).where(_TABLE.c.key == key, _TABLE.c.state.in_(BOOKED))
+            connection.execute(change.values(state=REVERSED, changed_at_ms=at_ms, version=_TABLE.c.version + 1))
 
 
 def _parameters(change: Change) -> dict[str, Any]:
@@ -220,7 +262,7 @@ def _parameters(change: Change) -> dict[str, Any]:
         "posting": change.key,
         "to_state": change.state,
         "to_reason": change.reason,
-        "to_detail": change.detail[:_DETAIL_CHARACTERS_MAX],
+        "to_detail": change.detail[:DETAIL_CHARACTERS_MAX],
         "to_due": change.due_at_ms,
         "to_lookups": change.lookups,
         "to_job": change.job,
@@ -237,6 +279,7 @@ def _record_entries(connection: Connection, adapter: str, changes: Iterable[Chan
             "digest": change.digest,
             "reference": change.reference,
             "posted_at_ms": at_ms,
+            "tax": change.tax,
         }
         for change in changes
         if change.state == POSTED
@@ -257,63 +300,8 @@ def _end_attempts(connection: Connection, changes: Iterable[Change], at_ms: int)
             {
                 "posting": change.key,
                 "ended_with": change.outcome,
-                "ended_detail": change.detail[:_DETAIL_CHARACTERS_MAX],
+                "ended_detail": change.detail[:DETAIL_CHARACTERS_MAX],
             }
             for change in ended
         ],
     )
-
-
-def replace_content(engine: Engine, lease: Lease, posting: Posting, now: datetime) -> None:
-    """Give a HELD posting new content (its accounts were mapped) and make it PENDING under the same key.
-
-    Only a posting the ERP never took may change: HELD before it was sent, or after a rejection.
-    """
-    at_ms = to_ms(now)
-    with write(engine) as connection:
-        check(connection, lease)
-        _expect(connection, [posting.key], (HELD,))
-        connection.execute(
-            update(_TABLE)
-            .where(_TABLE.c.key == posting.key)
-            .values(
-                json=posting.to_json(),
-                digest=posting.digest,
-                state=PENDING,
-                reason="",
-                detail="",
-                due_at_ms=0,
-                changed_at_ms=at_ms,
-                fence=lease.fence,
-                version=_TABLE.c.version + 1,
-            )
-        )
-        exceptions.resolve(connection, "posting_held", [posting.key], now)
-
-
-def release(engine: Engine, key: str, *, actor: str, reason: str, now: datetime) -> None:
-    """Make a HELD posting PENDING again with the same content, because a person says so.
-
-    :raises InvalidRequest: there is no HELD posting with that key.
-    """
-    change = (
-        update(_TABLE)
-        .where(_TABLE.c.key == key, _TABLE.c.state == HELD)
-        .values(
-            state=PENDING,
-            reason="",
-            detail="",
-            due_at_ms=0,
-            lookups=0,
-            changed_at_ms=to_ms(now),
-            version=_TABLE.c.version + 1,
-        )
-    )
-    with write(engine) as connection:
-        held = connection.execute(select(_TABLE.c.reason, _TABLE.c.detail).where(_TABLE.c.key == key)).first()
-        if held is None or not connection.execute(change).rowcount:
-            message = f"there is no held posting {key}: `meterbridge post --once --json` counts them by state"
-            raise InvalidRequest(message)
-        detail = f"was held: {held.reason}: {held.detail}"[:_DETAIL_CHARACTERS_MAX]
-        audit.record(connection, at=now, actor=actor, action="release", subject=key, reason=reason, detail=detail)
-        exceptions.resolve(connection, "posting_held", [key], now)

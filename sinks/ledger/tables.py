@@ -74,6 +74,8 @@ documents = Table(
     Column("json", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("staged_sequence", BigInteger, nullable=False),
+    Column("origin", Text, nullable=False, default="flow"),
+    Column("net", Amount),
     Column("posting_key", Text),
     Column("state_written", Integer, nullable=False, default=0),
 )
@@ -118,6 +120,11 @@ postings = Table(
     Column("job", Text, nullable=False, default=""),
     Column("erp_number", Text, nullable=False, default=""),
     Column("version_written", BigInteger, nullable=False, default=0),
+    Column("kind", Text, nullable=False, default="journal"),
+    Column("lines", Integer, nullable=False, default=0),
+    Column("approval", Text, nullable=False, default=""),
+    Column("reverses", Text, nullable=False, default=""),
+    Column("supersedes", Text, nullable=False, default=""),
 )
 
 posting_documents = Table(
@@ -150,6 +157,7 @@ erp_entries = Table(
     Column("digest", Text, nullable=False),
     Column("reference", Text, nullable=False),
     Column("posted_at_ms", BigInteger, nullable=False),
+    Column("tax", Amount),
 )
 
 period_closes = Table(
@@ -161,6 +169,59 @@ period_closes = Table(
     Column("action", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("recorded_at_ms", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+)
+
+acts = Table(
+    "acts",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("entity", Text, nullable=False),
+    Column("booked_hour", BigInteger, nullable=False),
+    Column("json", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("recorded_at_ms", BigInteger, nullable=False),
+)
+
+correction_totals = Table(
+    "correction_totals",
+    metadata,
+    Column("entity", Text, primary_key=True),
+    Column("customer", Text, primary_key=True),
+    Column("currency", Text, primary_key=True),
+    Column("original_period", Text, primary_key=True),
+    Column("total", Amount, nullable=False),
+)
+
+erp_records = Table(
+    "erp_records",
+    metadata,
+    Column("entity", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("active", Integer, nullable=False),
+    Column("pulled_at_ms", BigInteger, nullable=False),
+)
+
+erp_pulls = Table(
+    "erp_pulls",
+    metadata,
+    Column("entity", Text, primary_key=True),
+    Column("authoritative", Text, nullable=False),
+    Column("pulled_at_ms", BigInteger, nullable=False),
+)
+
+erp_status = Table(
+    "erp_status",
+    metadata,
+    Column("entity", Text, primary_key=True),
+    Column("waiting_since_ms", BigInteger, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("changed_at_ms", BigInteger, nullable=False),
 )
 
 exceptions = Table(

@@ -40,8 +40,9 @@ class World:
         self.sequence = 0
         self.erp = MemoryErp()
 
-    def configure(self, *entities: dict[str, Any], known_from_ms: int = 0) -> None:
-        revisions.record_revision(self.engine, samples.revision(*entities, known_from_ms=known_from_ms), START)
+    def configure(self, *entities: dict[str, Any], known_from_ms: int = 0, **more: Any) -> None:
+        made = samples.revision(*entities, known_from_ms=known_from_ms, **more)
+        revisions.record_revision(self.engine, made, START)
 
     def book(self, *made: SampleDocument, complete_hour: int = HOUR + 1) -> None:
         """Promote documents, with a watermark that completes every hour before `complete_hour`."""

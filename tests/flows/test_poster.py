@@ -117,7 +117,7 @@ def test_a_missing_account_holds_only_its_document_and_is_released_under_the_sam
     assert summary.by_state == {"POSTED": 1, "HELD": 1}
     (held,) = [row for row in postings_of(world) if row.state == "HELD"]
     assert (held.reason, held.posting.document_keys) == ("missing_account", (key(9),))
-    assert world.exceptions() == [("posting_held", "no account for shortfall_revenue in entity US01")]
+    assert world.exceptions() == [("posting_held", "missing_account: no account for shortfall_revenue in entity US01")]
     fixed = entity(accounts=samples.ACCOUNTS | {"shortfall_revenue": "4003"})
     world.configure(fixed, known_from_ms=10**15)
     summary = world.once()

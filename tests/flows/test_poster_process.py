@@ -20,7 +20,7 @@ from sinks import clickhouse as clickhouse_sinks
 from sinks.clickhouse.client import connect
 from sinks.erp.journal import JournalAdapter
 from sinks.erp.port import Window
-from sinks.ledger import audit, leases, postings, tables
+from sinks.ledger import audit, held, leases, tables
 from sinks.ledger.database import read, write
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.ledger.samples import HOUR, SampleDocument, entity, key
@@ -72,10 +72,10 @@ def test_once_delivers_says_so_and_fails_only_for_an_error(tmp_path: Path) -> No
     world.book(SampleDocument(key(51), booked_hour=HOUR + 1, revenue_role="shortfall_revenue"), complete_hour=HOUR + 2)
     code, said = post(tmp_path)
     assert (code, said["by_state"], said["undelivered_for_error"]) == (1, {"POSTED": 2, "HELD": 1}, 1)
-    (held,) = [row for row in postings_of(world) if row.state == "HELD"]
-    assert post(tmp_path, "--release", held.key, "--reason", "try again")[0] == 1  # the journal says no again
+    (one,) = [row for row in postings_of(world) if row.state == "HELD"]
+    assert post(tmp_path, "--release", one.key, "--reason", "try again")[0] == 1  # the journal says no again
     with read(world.engine) as connection:
-        assert [row["reason"] for row in audit.entries(connection, held.key)] == ["try again"]
+        assert [row["reason"] for row in audit.entries(connection, one.key)] == ["try again"]
     world.configure(entity(accounts={"unbilled_receivable": "1150", "shortfall_revenue": "4003"}), known_from_ms=10**15)
     code, said = post(tmp_path)
     assert (code, said["by_state"]) == (0, {"POSTED": 3})
@@ -153,7 +153,7 @@ def test_release_takes_held_postings_only(tmp_path: Path) -> None:
     world.book(*many(1))
     world.once()
     with pytest.raises(Exception, match="no held posting"):
-        postings.release(
+        held.release(
             world.engine, postings_of(world)[0].key, actor="ann", reason="x", now=world.clock.now() + leases.TTL
         )
     world.engine.dispose()

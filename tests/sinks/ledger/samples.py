@@ -77,9 +77,10 @@ def entity(name: str = "US01", *, accounts: dict[str, str] | None = None, **post
     }
 
 
-def revision(*entities: dict[str, Any], known_from_ms: int = 0) -> Revision:
-    """Return a revision with these entities."""
-    return Revision(Configuration.model_validate({"entities": list(entities) or [entity()]}), known_from_ms)
+def revision(*entities: dict[str, Any], known_from_ms: int = 0, **more: Any) -> Revision:
+    """Return a revision with these entities, and more sections."""
+    plain = {"entities": list(entities) or [entity()], **more}
+    return Revision(Configuration.model_validate(plain), known_from_ms)
 
 
 def history(*entities: dict[str, Any]) -> History:
@@ -90,6 +91,7 @@ def history(*entities: dict[str, Any]) -> History:
 def empty(engine: Engine) -> None:
     """Empty every table of the ledger."""
     names = [
+        "acts", "correction_totals", "erp_records", "erp_pulls", "erp_status",
         "leases", "audit_log", "exceptions", "period_closes", "erp_entries", "attempts", "posting_documents",
         "postings", "document_lines", "documents", "progress", "deployment", "config_revisions",
     ]  # fmt: skip
