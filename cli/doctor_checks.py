@@ -55,6 +55,7 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
         ("redis", lambda: redis(settings.redis)),
         ("clickhouse", lambda: clickhouse(settings.clickhouse)),
         ("ledger", lambda: ledger(settings)),
+        ("erp", lambda: _erp(settings)),
         ("state", lambda: state(settings)),
     )
     for area, check in areas:
@@ -62,6 +63,12 @@ def all_checks(settings: Settings) -> Iterator[Finding]:
             yield from check()
         except MeterbridgeError as error:
             yield Finding(area, "reachable", "fail", without_password(str(error)))
+
+
+def _erp(settings: Settings) -> Iterator[Finding]:
+    from cli.doctor_erp import erp  # noqa: PLC0415  # it uses this module's types
+
+    return erp(settings)
 
 
 def python() -> Iterator[Finding]:

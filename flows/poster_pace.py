@@ -39,7 +39,8 @@ class TokenBucket:
         if self._tokens >= 1:
             self._tokens -= 1
             return 0.0
-        return (1 - self._tokens) / self._rate
+        # Not less than a millisecond: what is left of the arithmetic must not become a wait that never ends.
+        return max(0.001, (1 - self._tokens) / self._rate)
 
 
 @dataclass

@@ -61,7 +61,7 @@ def test_up_migrate_status_down(tmp_path: Path) -> None:
         assert second["config_version"] == first["config_version"]
         status = cli("status")
         assert status["streams"] == {f"usage:{number}": 0 for number in range(4)}
-        assert status["ledger"] == {"watermark": None, "documents": {}, "postings": {}}
+        assert status["ledger"] == {"watermark": None, "documents": {}, "postings": {}, "erp_waiting": []}
         assert status["flow_running"] is False
     finally:
         after = cli("down")

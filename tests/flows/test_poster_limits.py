@@ -11,7 +11,7 @@ import pytest
 
 from core import metrics
 from sinks.erp.port import Capabilities, Idempotency
-from sinks.ledger import erp_status, postings
+from sinks.ledger import erp_status, leases, postings
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.erp.memory_erp import UNIQUE, MemoryErp
 from tests.sinks.ledger.samples import entity
@@ -109,6 +109,7 @@ def test_a_stop_while_bisecting_sends_the_rest_back_unsent(world: World) -> None
     assert world.states() == {"PENDING": 4}
     assert len(world.erp.batches) == 2
     world.erp.before = lambda: None
+    world.clock.sleep(leases.TTL.total_seconds() + 1)
     assert world.poster().run_once().by_state == {"POSTED": 3, "HELD": 1}
 
 
