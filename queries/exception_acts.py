@@ -15,7 +15,7 @@ import orjson
 from core.errors import InvalidRequest
 from queries.exceptions import RESOLVED_PREFIX, Group
 from queries.stores import Row, Stores
-from sinks.ledger import audit, exceptions, postings
+from sinks.ledger import audit, exceptions, held
 from sinks.ledger.database import write
 from sources.producer import Producer
 
@@ -168,5 +168,5 @@ def release(stores: Stores, group: Group, person: Person, now: datetime) -> str:
         message = f"{group.kind} is not tried again by hand: {group.cause}"
         raise InvalidRequest(message)
     key = str(group.samples[0]["identity"])
-    postings.release(stores.engine, key, actor=person.actor, reason=person.reason, now=now)
+    held.release(stores.engine, key, actor=person.actor, reason=person.reason, now=now)
     return key
