@@ -72,6 +72,7 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
         self._epoch_began_s = clock.monotonic_s()
         self._marked = False
         self._awake: datetime | None = None
+        self._called_at = clock.now()
         self._retry_at_s = 0.0
         self._attempts = 0
         self._jitter = random.Random(name)  # noqa: S311  # spreads retries, decides nothing
@@ -84,6 +85,7 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
             raise StopIteration
         items: list[Item] = []
         self._awake = None
+        self._called_at = self._clock.now()
         if self._epoch_bytes >= self._flow.epoch_bytes_max:
             self._sleep(CAP_WAIT_S)
         elif self._clock.monotonic_s() < self._retry_at_s:
@@ -143,7 +145,12 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
         return (watermark_ms - self._grace_ms) // MS_PER_MINUTE
 
     def _sleep(self, seconds: float) -> None:
-        self._awake = self._clock.now() + timedelta(seconds=min(seconds, AWAKE_S_MAX))
+        """Ask to be called again in a while.
+
+        The engine takes the time at which it began this call for the present. Counted from anything later, a call
+        that hung on the server for 30 s would be followed by 30 s in which nothing happens, not even an ending.
+        """
+        self._awake = self._called_at + timedelta(seconds=min(seconds, AWAKE_S_MAX))
 
     def _lost(self, error: Unreachable) -> None:
         """Wait before the next attempt, longer each time."""

@@ -1,6 +1,8 @@
 """The source inside the engine, with recovery, 1 and 2 workers, stops and resumes."""
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import FixedPartitionedSource
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSink
 
 from core.errors import InvalidRequest
 from operators.items import Marker, RawBatch
@@ -209,3 +212,40 @@ def test_a_read_only_source_tells_where_the_streams_began(redis_url: str, client
     run(source, collected, workers=1)
     assert source.entries_trimmed == len(added) - len(kept)
     assert source.first_entry_ms == kept[0][0]
+
+
+def test_a_call_that_hung_is_not_followed_by_as_long_a_sleep() -> None:
+    """The engine counts the time of the next call from the beginning of the last one."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        stop = threading.Event()
+        calls: list[tuple[float, float]] = []
+        source = RedisStreamSource(settings_of(url, socket_timeout_s=1.5), stop=stop)
+        reader = source.build_part("read", "reader-00", None)
+
+        class Timed(FixedPartitionedSource[Any, Any]):
+            def list_parts(self) -> list[str]:
+                return ["reader-00"]
+
+            def build_part(self, step_id: str, for_part: str, resume_state: Any) -> Any:
+                return reader
+
+        next_batch = reader.next_batch
+
+        def timed() -> list[Any]:
+            began_s = time.monotonic()
+            if len(calls) == 2:
+                stop.set()
+            try:
+                return next_batch()
+            finally:
+                calls.append((began_s, time.monotonic()))
+
+        reader.next_batch = timed  # type: ignore[method-assign]
+        flow = Dataflow("hung")
+        op.output("out", op.input("read", flow, Timed()), TestingSink([]))
+        cluster_main(flow, [], 0, epoch_interval=timedelta(seconds=1))
+    hung = [index for index, (began_s, ended_s) in enumerate(calls) if ended_s - began_s > 1]
+    assert hung
+    pauses_s = [calls[index + 1][0] - calls[index][1] for index in hung]
+    assert max(pauses_s) < 0.5
