@@ -225,7 +225,9 @@ def _redis_streams(client: Any, settings: RedisSettings) -> Iterator[Finding]:
     if other:
         yield Finding("redis", "streams", "fail", ", ".join(other), "name other streams in settings.redis.streams")
     elif missing:
-        yield Finding("redis", "streams", "warn", f"missing: {', '.join(missing)}", "run `meterbridge migrate`")
+        yield Finding(
+            "redis", "streams", "warn", f"missing: {', '.join(missing)}", "the flow makes them when it starts"
+        )
     else:
         yield Finding("redis", "streams", "ok", ", ".join(lengths))
 

@@ -39,7 +39,20 @@ def run(
         said = "stopped: the last epoch is replayed at the next start"
     elif ending.drained:
         said = "drained: everything that was in the streams is booked"
-    emit({"drained": ending.drained, "stopped": ending.stopped, "epoch_replayed": ending.replayed}, said)
+        if ending.entries_held:
+            said = (
+                f"drained, but for {ending.entries_held:,} entries: their ids are ahead of the server's clock, or"
+                " history is being loaded; they are booked once the clock is there"
+            )
+    emit(
+        {
+            "drained": ending.drained,
+            "stopped": ending.stopped,
+            "epoch_replayed": ending.replayed,
+            "entries_held": ending.entries_held,
+        },
+        said,
+    )
 
 
 def _report_progress(stop: threading.Event) -> None:

@@ -57,11 +57,16 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended. `replayed`: the last epoch was not committed and is replayed at the next start."""
+    """How a run ended. `replayed`: the last epoch was not committed and is replayed at the next start.
+
+    `entries_held`: read and not booked, since they lie ahead of the server's clock or history is being loaded; they
+    are read again.
+    """
 
     drained: bool
     stopped: bool
     replayed: bool
+    entries_held: int = 0
 
 
 def prepare_history(settings: Settings, configuration: Configuration, clock: Clock) -> History:
@@ -180,7 +185,12 @@ def run(
         finally:
             server.shutdown()
             engine.dispose()
-        return Ending(drained=drain and not stop.is_set(), stopped=stop.is_set(), replayed=replayed)
+        return Ending(
+            drained=drain and not stop.is_set(),
+            stopped=stop.is_set(),
+            replayed=replayed,
+            entries_held=source.entries_held,
+        )
 
 
 def execute(flow: Dataflow, settings: Settings, stop: threading.Event, cluster: Cluster) -> bool:

@@ -24,6 +24,7 @@ from sources.merge import Merge
 from sources.reading import FIRST_COUNT, Connection, Cursor, Reading
 from sources.resp import ReplyTooLarge, pack
 from sources.stream_checks import StreamChecks
+from sources.stream_commands import Claim
 from sources.stream_state import START, ReaderState
 
 log = structlog.get_logger()
@@ -293,9 +294,24 @@ class MergedReader:
             else:
                 cursor.state.claimed(claim.watermark_ms)
             cursor.at_top = claim.verdict != "entry"
+            self._tell_if_ahead(cursor, claim)
             cursor.claim = claim
             cursor.claim_at_s = now_s + self._settings.idle_claim_ms / 1000
         self._claimed_all = at_end
+
+    def _tell_if_ahead(self, cursor: Cursor, claim: Claim) -> None:
+        """Warn once when a stream's ids have run ahead of the server's clock: what has them waits, unseen otherwise."""
+        ahead_ms = claim.watermark_ms - claim.server_ms if claim.verdict == "ahead" else 0
+        if ahead_ms <= AHEAD_MS_MAX:
+            cursor.is_ahead = False
+        elif not cursor.is_ahead:
+            cursor.is_ahead = True
+            log.warning(
+                "A stream's ids are ahead of the server's clock; its newest entries may wait for it.",
+                stream=cursor.state.name,
+                ahead_s=ahead_ms // 1000,
+                server=self._server,
+            )
 
     # --- ending ----------------------------------------------------------------------------------------
 

@@ -77,5 +77,7 @@ class Cursor:
     drain_to: Id = START
     claim: Claim | None = None
     """The last one, while it holds."""
+    is_ahead: bool = False
+    """The last id was ahead of the server's clock, and that was said."""
     trimmed_at_start: int = 0
     first_ms: int | None = None

@@ -278,3 +278,9 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
     def entries_trimmed(self) -> int:
         """Return how many entries had been trimmed from the streams before the start."""
         return sum(cursor.trimmed_at_start for reader in self._readers for cursor in reader.cursors)
+
+    @property
+    def entries_held(self) -> int:
+        """Return how many entries were read and not handed on, since the watermark is below them."""
+        states = [cursor.state for reader in self._readers for cursor in reader.cursors]
+        return sum(state.read_count - state.emitted_count for state in states)

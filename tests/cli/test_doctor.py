@@ -39,7 +39,7 @@ def test_redis_without_persistence_is_a_warning_and_missing_streams_too(redis_ur
         "eviction": "ok",
         "streams": "warn",
     }
-    assert "migrate" in found["streams"].fix
+    assert "the flow makes them" in found["streams"].fix
     with redis.Redis.from_url(redis_url) as client:
         assert client.keys("*") == []
 

@@ -22,7 +22,7 @@ from core.errors import InvalidRequest
 from operators.items import Marker, RawBatch
 from sources.redis_streams import RedisStreamSource
 from sources.resp import RespConnection
-from tests.sources.support import NOW_MS, STREAMS, check_markers, load, markers, positions, settings_of
+from tests.sources.support import NOW_MS, STREAMS, check_markers, drain, load, markers, positions, settings_of
 
 Collected = dict[str, list[list[Any]]]
 """Per sink partition, the epochs that became durable, each with its items."""
@@ -212,6 +212,22 @@ def test_a_read_only_source_tells_where_the_streams_began(redis_url: str, client
     run(source, collected, workers=1)
     assert source.entries_trimmed == len(added) - len(kept)
     assert source.first_entry_ms == kept[0][0]
+
+
+def test_what_a_drain_holds_back_is_counted_and_said(
+    redis_url: str, client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ahead_ms = int(time.time() * 1000) + 3_600_000
+    for number in range(3):
+        client.xadd("usage:1", {"event": b"x"}, id=f"{ahead_ms}-{number}")
+    client.xadd("usage:0", {"event": b"x"})
+    source = RedisStreamSource(settings_of(redis_url), stop=threading.Event(), drain=True)
+    items = drain(source.build_part("read", "reader-00", None))
+    assert [stream for _, stream, _ in positions(items)] == [0]
+    assert source.entries_held == 3
+    said = [line for line in capsys.readouterr().out.splitlines() if "ahead of the server's clock" in line]
+    assert len(said) == 1
+    assert "usage:1" in said[0]
 
 
 def test_a_call_that_hung_is_not_followed_by_as_long_a_sleep() -> None:
