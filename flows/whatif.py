@@ -16,7 +16,7 @@ from config.revision import History, Revision
 from config.settings import Settings
 from core.errors import InvalidRequest
 from core.frames import FACT_SCHEMA
-from operators.rate_terms import TermsIndex
+from operators.rate_terms import TermsIndex, first_minute
 from operators.rate_whatif import (
     AMOUNTS_SCHEMA,
     FACT_COLUMNS,
@@ -66,7 +66,7 @@ def whatif(
 ) -> Report:
     """Rate the facts booked from hour `begins` to `ends` (exclusive; hours since 1970) under the file's plans.
 
-    Without `begins` it starts with the first booked hour, without `ends` it ends with the last complete one.
+    Without `begins` it starts where the books begin, without `ends` it ends with the last complete hour.
     Customers, contracts, meters and entities are those of the latest recorded revision.
 
     :raises InvalidRequest: nothing is booked in that window.
@@ -83,8 +83,11 @@ def whatif(
     complete = (watermark_ms - latest.rules.grace_s * 1000) // _MS_PER_HOUR
     with connect(settings.clickhouse) as client:
         reader = _Reader(client, settings.clickhouse.database)
-        first_hour = reader.first_booked_hour()
-        window = _window(begins, ends, first_hour, complete)
+        first_hour, earliest = reader.first_booked_hours()
+        opened = other.rules.books_open_at
+        if opened is not None:
+            earliest = min(earliest, first_minute(opened) // 60)
+        window = _window(begins, ends, earliest, complete)
         index = TermsIndex(other)
         collapse = Collapse(index, window)
         facts, parts = 0, []
@@ -99,9 +102,10 @@ def whatif(
     return Report(window, latest.version, facts, differences(booked, result.amounts), result.unpriced)
 
 
-def _window(begins: int | None, ends: int | None, first_hour: int, complete: int) -> Window:
-    """Return the window asked for, cut to what is booked and complete."""
-    window = Window(first_hour if begins is None else begins, complete if ends is None else min(ends, complete))
+def _window(begins: int | None, ends: int | None, earliest: int, complete: int) -> Window:
+    """Return the window asked for, cut to where the books begin and to what is complete."""
+    first = earliest if begins is None else max(begins, earliest)
+    window = Window(first, complete if ends is None else min(ends, complete))
     if window.begins >= window.ends:
         message = (
             "no booked hour is complete in that window: choose an earlier --from or a later --to; an hour is complete"
@@ -135,7 +139,9 @@ _FACTS_OF_SUBJECTS: Final = f"""
     )
 """  # noqa: S608 - the text is constant
 _FIRST_BOOKED: Final = """
-    SELECT count(), toUnixTimestamp(min(booked_minute)) FROM {database:Identifier}.usage_facts WHERE sealed = 1
+    SELECT count(), toUnixTimestamp(min(booked_minute)),
+        (SELECT toUnixTimestamp(minOrNull(booked_hour)) FROM {database:Identifier}.rated_usage WHERE status = 'sealed')
+    FROM {database:Identifier}.usage_facts WHERE sealed = 1
 """
 _BOOKED: Final = """
     SELECT customer, contract, toString(charge) AS charge, toString(currency) AS currency,
@@ -154,12 +160,13 @@ class _Reader:
         self._client = client
         self._database = database
 
-    def first_booked_hour(self) -> int:
-        count, first = self._rows(_FIRST_BOOKED)[0]
+    def first_booked_hours(self) -> tuple[int, int]:
+        """Return the first hour in which usage was booked, and the first in which anything was (fees without usage)."""
+        count, first, rated = self._rows(_FIRST_BOOKED)[0]
         if not count:
             message = "nothing is booked yet: send events and run the flow first, until an hour is complete"
             raise InvalidRequest(message)
-        return int(first) // 3600
+        return int(first) // 3600, min(int(first), int(first if rated is None else rated)) // 3600
 
     def facts(self, window: Window, history: int, meters: frozenset[str]) -> Iterator[pl.DataFrame]:
         """Yield the sealed facts (FACT_COLUMNS) that decide the window's amounts, whole subjects at a time."""

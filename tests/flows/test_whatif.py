@@ -130,6 +130,17 @@ def test_other_prices_by_hand(settings: Settings, tmp_path: Path) -> None:
     }
 
 
+def test_a_window_is_cut_to_the_books(settings: Settings, tmp_path: Path) -> None:
+    report = whatif(settings, plans(tmp_path, *CHARGES), 0, HOUR0 + 24)
+    assert report.window == Window(HOUR0, HOUR0 + 24)
+    # The books open with January, before the first usage: fees of that time belong to the window.
+    with connect(settings.clickhouse) as client:
+        database = settings.clickhouse.database
+        client.command(f"ALTER TABLE {database}.usage_facts DELETE WHERE meter != 'peak' SETTINGS mutations_sync = 2")
+        client.command(f"TRUNCATE TABLE {database}.rated_usage")
+    assert whatif(settings, plans(tmp_path, *CHARGES)).window == Window(HOUR0, COMPLETE_HOUR)
+
+
 def test_nothing_is_written(settings: Settings, tmp_path: Path) -> None:
     def state() -> Any:
         with connect(settings.clickhouse) as client:
