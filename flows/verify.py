@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bytewax.inputs import FixedPartitionedSource
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
@@ -31,6 +32,8 @@ from sinks.ledger import deployment, documents, progress, revisions
 from sinks.ledger.closes import LedgerCloses
 from sinks.outbox import promote_all
 from sources.redis_streams import RedisStreamSource
+from sources.stored_events import StoredEventSource
+from sources.trimmed import trimmed_until_ms
 
 MS_PER_MINUTE = 60_000
 MS_PER_HOUR = 3_600_000
@@ -61,6 +64,8 @@ class Report:
     watermark_ms: int
     entries_first_ms: int
     entries_trimmed: int
+    stored_until_ms: int
+    """Events before it were replayed as ClickHouse stored them, since the streams hold them no longer; 0: none."""
     comparisons: list[Comparison]
 
     @property
@@ -85,7 +90,9 @@ TABLES = (
     _Table(
         "intake_counts_current",
         "stream, ingest_minute, outcome, reason, events",
-        "ingest_minute < toDateTime({arrival_minute:Int64} * 60, 'UTC')",
+        "ingest_minute < toDateTime({arrival_minute:Int64} * 60, 'UTC')"
+        # Stored events know no duplicates: they leave a count and nothing else.
+        " AND (outcome != 'duplicate' OR ingest_minute >= toDateTime({stored_minute:Int64} * 60, 'UTC'))",
     ),
     _Table(
         "usage_facts_current",
@@ -125,8 +132,11 @@ def verify(
     stop: threading.Event | None = None,
     clock: Clock | None = None,
     progress_callback: Callable[[str], None] = lambda _: None,
+    from_stored: bool = False,
 ) -> Report:
     """Replay and compare.
+
+    Events come from the streams where they still are, else, or if `from_stored`, from the raw events in ClickHouse.
 
     :raises InvalidRequest: nothing was booked yet, or `migrate` was not run.
     :raises LockHeld: another `verify` works in the same scratch directory.
@@ -143,32 +153,35 @@ def verify(
             raise InvalidRequest(message)
         scratch = _scratch_settings(settings, replay, scratch_name)
         with DirectoryLock(settings.state_dir / f"{scratch_name}.lock"):
-            return _compare(settings, scratch, live_ledger, watermark_ms, stop, clock, progress_callback)
+            run = _Run(settings, scratch, watermark_ms, stop, clock or SystemClock(), from_stored)
+            return _compare(run, live_ledger, progress_callback)
     finally:
         live_ledger.dispose()
 
 
-def _compare(
-    settings: Settings,
-    scratch: Settings,
-    live_ledger: Engine,
-    watermark_ms: int,
-    stop: threading.Event,
-    clock: Clock | None,
-    progress_callback: Callable[[str], None],
-) -> Report:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    live: Settings
+    scratch: Settings
+    watermark_ms: int
+    stop: threading.Event
+    clock: Clock
+    from_stored: bool
+
+
+def _compare(run: _Run, live_ledger: Engine, progress_callback: Callable[[str], None]) -> Report:
     """Replay up to the watermark, compare, and remove what was replayed."""
     history = History(revisions.load_history(live_ledger))
+    settings, scratch, watermark_ms = run.live, run.scratch, run.watermark_ms
     try:
         _empty_scratch(settings, scratch)
-        progress_callback("replaying the streams")
-        closes_at = LedgerCloses(live_ledger, stop).at
-        source = _replay(scratch, history, closes_at, watermark_ms, stop, clock or SystemClock())
+        progress_callback("replaying the events")
+        span = _replay(run, history, LedgerCloses(live_ledger, run.stop).at)
         progress_callback("comparing")
-        grace_ms = history.latest.rules.grace_s * 1000
-        comparisons = _compare_tables(settings, scratch, watermark_ms, grace_ms)
-        comparisons.append(_compare_ledgers(live_ledger, scratch, watermark_ms, grace_ms))
-        return Report(watermark_ms, source.first_ms, source.trimmed, comparisons)
+        bounds = _bounds(watermark_ms, history.latest.rules.grace_s * 1000, span.stored_until_ms)
+        comparisons = _compare_tables(settings, scratch, bounds)
+        comparisons.append(_compare_ledgers(live_ledger, scratch, bounds["hour"]))
+        return Report(watermark_ms, span.first_ms, span.trimmed, span.stored_until_ms, comparisons)
     finally:
         _drop_scratch(settings, scratch)
 
@@ -221,24 +234,27 @@ def _drop_scratch(settings: Settings, scratch: Settings) -> None:
 class _Span:
     first_ms: int
     trimmed: int
+    stored_until_ms: int
 
 
-def _replay(
-    scratch: Settings,
-    history: History,
-    closes_at: ClosesAt,
-    watermark_ms: int,
-    stop: threading.Event,
-    clock: Clock,
-) -> _Span:
-    source = RedisStreamSource(
+def _replay(run: _Run, history: History, closes_at: ClosesAt) -> _Span:
+    scratch, stop = run.scratch, run.stop
+    streams = RedisStreamSource(
         scratch,
         stop=stop,
         read_only=True,
-        end_watermark_ms=watermark_ms,
+        end_watermark_ms=run.watermark_ms,
         grace_s=history.latest.rules.grace_s,
-        clock=clock,
+        clock=run.clock,
     )
+    trimmed, until_ms = trimmed_until_ms(run.live.redis)
+    if run.from_stored:
+        until_ms = run.watermark_ms
+    until_ms = min(-(-until_ms // MS_PER_MINUTE) * MS_PER_MINUTE, run.watermark_ms)
+    source: FixedPartitionedSource[Any, Any] = streams
+    if until_ms:
+        live = run.live.model_copy(update={"flow": scratch.flow})
+        source = StoredEventSource(live, until_ms, streams if until_ms < run.watermark_ms else None)
     table_sink, outbox_sink = metering.production_sinks(scratch, stop)
     parts = metering.Parts(source, table_sink, outbox_sink, closes_at)
     flow = metering.build(scratch, history, parts)
@@ -249,19 +265,19 @@ def _replay(
         promote_all(engine)
     finally:
         engine.dispose()
-    return _Span(source.first_entry_ms, source.entries_trimmed)
+    return _Span(streams.first_entry_ms, trimmed, until_ms)
 
 
-def _bounds(watermark_ms: int, grace_ms: int) -> dict[str, int]:
+def _bounds(watermark_ms: int, grace_ms: int, stored_until_ms: int) -> dict[str, int]:
     return {
         "arrival_minute": watermark_ms // MS_PER_MINUTE,
         "minute": (watermark_ms - grace_ms) // MS_PER_MINUTE,
         "hour": (watermark_ms - grace_ms) // MS_PER_HOUR,
+        "stored_minute": stored_until_ms // MS_PER_MINUTE,
     }
 
 
-def _compare_tables(settings: Settings, scratch: Settings, watermark_ms: int, grace_ms: int) -> list[Comparison]:
-    parameters: dict[str, Any] = _bounds(watermark_ms, grace_ms)
+def _compare_tables(settings: Settings, scratch: Settings, parameters: dict[str, int]) -> list[Comparison]:
     comparisons = []
     with connect(settings.clickhouse) as client:
         for table in TABLES:
@@ -285,8 +301,7 @@ def _count(client: Any, query: str, parameters: dict[str, Any]) -> int:
     return int(client.query(f"SELECT count() FROM ({query})", parameters=parameters).result_rows[0][0])  # noqa: S608
 
 
-def _compare_ledgers(live: Any, scratch: Settings, watermark_ms: int, grace_ms: int) -> Comparison:
-    hour = _bounds(watermark_ms, grace_ms)["hour"]
+def _compare_ledgers(live: Any, scratch: Settings, hour: int) -> Comparison:
     replayed_engine = ledger.connect(scratch.ledger_url)
     try:
         ours = documents.digests_before(live, hour)

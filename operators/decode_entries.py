@@ -1,13 +1,14 @@
 """Entries to lines: which bytes are one event, and which entries are malformed as a whole."""
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from core.reasons import RAW_BYTES_MAX, Reason
 from operators.decode_plan import WHITESPACE
-from operators.items import EVENT, EVENTS, RawBatch
+from operators.items import EVENT, EVENTS, REFUSED, RawBatch
 
 RejectRow = tuple[int, int, int, int, str, str, bytes, bool]
 """A row of REJECT_SCHEMA."""
@@ -62,7 +63,7 @@ def lines_of(batch: RawBatch, first: int, end: int, entry_bytes_max: int, events
             stream=batch.stream[first:end],
             entry_ms=batch.entry_ms[first:end],
             entry_seq=batch.entry_seq[first:end],
-            entry_index=np.zeros(end - first, dtype=np.int32),
+            entry_index=_indexes(batch, first, end),
             raw=[payload.strip(WHITESPACE) for payload in payloads],
         )
     entries: list[int] = []
@@ -73,7 +74,7 @@ def lines_of(batch: RawBatch, first: int, end: int, entry_bytes_max: int, events
         kind = int(batch.kinds[entry])
         if kind == EVENT:
             entries.append(entry)
-            indexes.append(0)
+            indexes.append(0 if batch.entry_index is None else int(batch.entry_index[entry]))
             raw.append(payload.strip(WHITESPACE))
             continue
         problem = batch.details.get(entry, "the entry has neither `event` nor `events`")
@@ -84,8 +85,13 @@ def lines_of(batch: RawBatch, first: int, end: int, entry_bytes_max: int, events
                 indexes.extend(index for index, _ in found)
                 raw.extend(line for _, line in found)
                 continue
-        position = (int(batch.entry_ms[entry]), int(batch.stream[entry]), int(batch.entry_seq[entry]), 0)
-        rejects.append(reject_row(position, "malformed_entry", problem, payload, counted=True))
+        index = 0 if batch.entry_index is None else int(batch.entry_index[entry])
+        position = (int(batch.entry_ms[entry]), int(batch.stream[entry]), int(batch.entry_seq[entry]), index)
+        reason: Reason = "malformed_entry"
+        if kind == REFUSED:
+            code, _, problem = problem.partition(" ")
+            reason = cast("Reason", code)
+        rejects.append(reject_row(position, reason, problem, payload, counted=True))
     rows = np.array(entries, dtype=np.int64)
     return Lines(
         stream=batch.stream[rows],
@@ -95,6 +101,11 @@ def lines_of(batch: RawBatch, first: int, end: int, entry_bytes_max: int, events
         raw=raw,
         rejects=rejects,
     )
+
+
+def _indexes(batch: RawBatch, first: int, end: int) -> npt.NDArray[np.int32]:
+    """Return the events' places in their entries, where each is an entry of its own or comes from storage."""
+    return np.zeros(end - first, dtype=np.int32) if batch.entry_index is None else batch.entry_index[first:end]
 
 
 def _split(payload: bytes, entry_bytes_max: int, events_max: int) -> tuple[list[tuple[int, bytes]], str]:

@@ -20,11 +20,14 @@ class RawBatch:
     kinds: npt.NDArray[np.uint8]
     payloads: list[bytes]
     details: dict[int, str]
-    """Why an entry is MALFORMED, by its place in the batch."""
+    """Why an entry is MALFORMED, by its place in the batch; of a REFUSED one `<reason code> <detail>`."""
+    entry_index: npt.NDArray[np.int32] | None = None
+    """For events that come one by one from storage: their place in their entry. None: entries are whole."""
 
 
-EVENT, EVENTS, MALFORMED = 0, 1, 2
-"""`event` field: one event. `events` field: newline-delimited events. Anything else: rejected as it is."""
+EVENT, EVENTS, MALFORMED, REFUSED = 0, 1, 2, 3
+"""`event` field: one event. `events` field: newline-delimited events. Anything else: rejected as it is. REFUSED comes
+from storage only: an event refused when it arrived, of which not all bytes were kept."""
 
 
 @dataclass(frozen=True, slots=True)
