@@ -4,8 +4,10 @@ Nested settings use two underscores: `METERBRIDGE_REDIS__URL`, `METERBRIDGE_FLOW
 change what is stored or posted; what does lives in the configuration revision (`config.revision.Rules`).
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +48,12 @@ class RedisSettings(Section):
     fence: Literal["xsetid", "tick"] = "xsetid"
     """How an idle claim is made safe; `tick` adds an entry, for servers that forbid XSETID."""
 
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        _check_address(url, ("redis", "rediss", "unix"))
+        return url
+
     @field_validator("streams")
     @classmethod
     def _each_once(cls, streams: tuple[str, ...]) -> tuple[str, ...]:
@@ -55,6 +63,19 @@ class RedisSettings(Section):
             message = f"{', '.join(repeated)} stands in the list twice"
             raise ValueError(message)
         return streams
+
+
+def _check_address(url: str, schemes: tuple[str, ...]) -> None:
+    """Refuse what is no URL of these schemes; the message does not repeat it, since it may hold a password."""
+    parts = urlsplit(url)
+    good = parts.scheme in schemes
+    try:
+        good = good and bool(parts.hostname or parts.scheme == "unix") and parts.port != 0
+    except ValueError:  # the port is no number, or out of range
+        good = False
+    if not good:
+        message = f"must be an address such as {' or '.join(f'{scheme}://host:port' for scheme in schemes[:2])}"
+        raise ValueError(message)
 
 
 RetainedTable = Literal[
@@ -83,11 +104,27 @@ class ClickHouseSettings(Section):
     retention_days: dict[RetainedTable, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Tables that forget rows older than this, by their booked or arrival time; applied by `migrate`."""
 
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        _check_address(url, ("http", "https"))
+        return url
+
 
 class LedgerSettings(Section):
     """The ledger database. Empty: SQLite in the state directory."""
 
     url: SecretStr = SecretStr("")
+
+    @field_validator("url")
+    @classmethod
+    def _is_database(cls, url: SecretStr) -> SecretStr:
+        """Accept SQLAlchemy's URLs of the databases the ledger is made for."""
+        text = url.get_secret_value()
+        if text and re.match(r"(sqlite|postgres(ql)?)(\+[a-z0-9]+)?://", text) is None:
+            message = "must be a database URL such as postgresql://user:password@host/name or sqlite:////path"
+            raise ValueError(message)
+        return url
 
 
 class FlowSettings(Section):

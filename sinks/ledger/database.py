@@ -14,12 +14,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from core.errors import InvalidRequest, Unreachable
+from core.errors import FatalError, InvalidRequest, Unreachable
 from sinks.ledger.migrations import MIGRATIONS, statements
 
 BUSY_TIMEOUT_MS = 5_000
 _MIGRATE_LOCK = 4_711_020_231
 _WRITER = "meterbridge_writer"
+_BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def connect(url: str) -> Engine:
@@ -87,11 +88,20 @@ def unreachable(error: BaseException) -> bool:
     return isinstance(error, exc.DBAPIError) and error.connection_invalidated
 
 
-def _silent(engine: Engine, error: exc.DBAPIError) -> Unreachable:
+def _unusable(engine: Engine, error: exc.DBAPIError) -> BaseException:
+    """Return what to say of a database that does not answer, or whose file is none; any other error as it is."""
     place = engine.url.render_as_string(hide_password=True)
-    return Unreachable(
-        f"the ledger database {place} does not answer: {error.orig}. Start it, or correct METERBRIDGE_LEDGER__URL"
-    )
+    if unreachable(error):
+        return Unreachable(
+            f"the ledger database {place} does not answer: {error.orig}. Start it, or correct METERBRIDGE_LEDGER__URL"
+        )
+    cause = error.orig
+    if isinstance(cause, sqlite3.DatabaseError) and cause.sqlite_errorcode in _BROKEN:
+        return FatalError(
+            f"the ledger database {place} is damaged: {cause}. Restore the state directory from a backup, "
+            "or correct METERBRIDGE_LEDGER__URL"
+        )
+    return error
 
 
 def check_ready(engine: Engine) -> None:
@@ -107,9 +117,7 @@ def check_ready(engine: Engine) -> None:
             if inspect(connection).has_table("migrations"):
                 known = set(connection.execute(text("SELECT name FROM migrations")).scalars())
     except exc.DBAPIError as error:
-        if not unreachable(error):
-            raise
-        raise _silent(engine, error) from error
+        raise _unusable(engine, error) from error
     wanted = {name for name, _ in MIGRATIONS}
     if missing := sorted(wanted - known):
         message = f"the ledger database {place} lacks {', '.join(missing)}: run `meterbridge migrate`"
@@ -148,9 +156,7 @@ def migrate(url: str) -> list[str]:
                 )
             applied.append(name)
     except exc.DBAPIError as error:
-        if not unreachable(error):
-            raise
-        raise _silent(engine, error) from error
+        raise _unusable(engine, error) from error
     finally:
         engine.dispose()
     return applied

@@ -144,9 +144,9 @@ def test_ledger_states(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("url", "check"), [("nonsense", "reachable"), ("mongodb://u:hunter2@h/x", "driver")])
 def test_ledger_urls_that_cannot_be_used(tmp_path: Path, url: str, check: str) -> None:
-    finding = _states(doctor_checks.ledger(Settings(state_dir=tmp_path, ledger=LedgerSettings(url=SecretStr(url)))))[
-        check
-    ]
+    unchecked = LedgerSettings().model_copy(update={"url": SecretStr(url)})
+    settings = Settings(state_dir=tmp_path).model_copy(update={"ledger": unchecked})
+    finding = _states(doctor_checks.ledger(settings))[check]
     assert finding.state == "fail"
     assert finding.fix
     assert "hunter2" not in finding.detail

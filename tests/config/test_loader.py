@@ -256,6 +256,36 @@ def test_a_list_of_streams_that_cannot_be_read_right_is_refused(
     assert problem.startswith("METERBRIDGE_REDIS__STREAMS: settings.redis.streams")
 
 
+@pytest.mark.parametrize(
+    ("variable", "address"),
+    [
+        ("METERBRIDGE_REDIS__URL", "127.0.0.1:6390"),
+        ("METERBRIDGE_REDIS__URL", "http://u:hunter2@host"),
+        ("METERBRIDGE_REDIS__URL", "redis://u:hunter2@host:port"),
+        ("METERBRIDGE_CLICKHOUSE__URL", "http://u:hunter2@host:99999"),
+        ("METERBRIDGE_CLICKHOUSE__URL", "clickhouse://host"),
+        ("METERBRIDGE_LEDGER__URL", "mysql://u:hunter2@host/db"),
+        ("METERBRIDGE_LEDGER__URL", "garbage hunter2"),
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_starts(
+    variable: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, address)
+    (problem,) = examine(_write(tmp_path, "settings: {}\n")).problems
+    assert problem.startswith(f"{variable}: settings.")
+    assert "must be a" in problem
+    assert "hunter2" not in problem
+
+
+@pytest.mark.parametrize(
+    "address", ["redis://u:p@h:1/0", "rediss://h", "unix:///run/redis.sock?db=1", "redis://[::1]:6"]
+)
+def test_every_kind_of_redis_address_is_accepted(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METERBRIDGE_REDIS__URL", address)
+    assert load_settings(_write(tmp_path, "settings: {}\n")).redis.url == address
+
+
 def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(
         tmp_path,

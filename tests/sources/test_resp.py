@@ -156,7 +156,7 @@ def test_the_client_says_where_no_server_is() -> None:
 
 def test_a_url_of_another_kind_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="METERBRIDGE_REDIS__URL"):
-        connect(RedisSettings(url="http://127.0.0.1:1"))
+        connect(RedisSettings().model_copy(update={"url": "http://127.0.0.1:1"}))
 
 
 # --- TLS -------------------------------------------------------------------------------------------------

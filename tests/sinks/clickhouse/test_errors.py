@@ -64,7 +64,7 @@ def test_a_password_in_the_address_is_not_shown() -> None:
         assert "http://me:***@host:8123" in text
         assert "hunter2" not in text
     with pytest.raises(FatalError) as refused:
-        connect(ClickHouseSettings(url="htp://me:hunter2@host"))
+        connect(settings.model_copy(update={"url": "htp://me:hunter2@host"}))
     assert "hunter2" not in str(refused.value)
 
 

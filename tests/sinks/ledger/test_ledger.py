@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, exc, inspect, select, text
 
 from config.settings import Settings
-from core.errors import InvalidRequest, InvariantViolation, StateMismatch, Unreachable
+from core.errors import FatalError, InvalidRequest, InvariantViolation, StateMismatch, Unreachable
 from sinks import ledger
 from sinks.ledger import audit, deployment, documents, exceptions, leases, progress, revisions, tables
 from sinks.ledger.database import read, write
@@ -59,6 +59,15 @@ def test_a_database_that_is_not_ready_says_what_to_do(engine: Engine, tmp_path: 
     finally:
         with write(engine) as connection:
             connection.execute(text("DELETE FROM migrations WHERE name = '9999_future'"))
+
+
+def test_a_file_that_is_no_database_is_said_to_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_bytes(b"garbage " * 1000)
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    with pytest.raises(FatalError, match="is damaged: file is not a database"):
+        ledger.check_ready(ledger.connect(url))
+    with pytest.raises(FatalError, match="is damaged: file is not a database"):
+        ledger.migrate(url)
 
 
 def test_a_missing_table_is_not_waited_for(engine: Engine, tmp_path: Path) -> None:
