@@ -22,9 +22,12 @@ def run(
     addresses: Annotated[str, typer.Option(help="All processes as host:port, separated by ';'.")] = "",
 ) -> None:
     """Run the metering flow: streams in, facts, rated rows and documents out."""
-    from flows import runtime  # noqa: PLC0415
+    from flows import threads  # noqa: PLC0415
 
     cli = context()
+    threads.limit(cli.settings.flow.workers)
+    from flows import runtime  # noqa: PLC0415
+
     cluster = runtime.Cluster(tuple(part for part in addresses.split(";") if part), process_id)
     ending = runtime.run(
         cli.settings,
