@@ -21,7 +21,7 @@ from operators.items import RawBatch
 from sources import stream_commands as commands
 from sources.entries import Chunk, parse, parse_id
 from sources.merge import Merge
-from sources.reading import FIRST_COUNT, Connection, Cursor, Reading
+from sources.reading import FIRST_COUNT, Asked, Connection, Cursor, Reading
 from sources.resp import ReplyTooLarge, pack
 from sources.stream_checks import StreamChecks
 from sources.stream_commands import Claim
@@ -98,6 +98,7 @@ class MergedReader:
         ]
         self._merge = Merge(state.streams, events_max=reading.item_events_max, bytes_max=reading.item_bytes_max)
         self._connection: Connection | None = None
+        self._asked: list[Asked] = []
         self._check_at_s = 0.0
         self._ends_known = False
         self._claimed_all = False
@@ -117,17 +118,21 @@ class MergedReader:
         """
         try:
             connection = self._opened()
-            if self._clock.monotonic_s() >= self._check_at_s:
-                self._check(connection)
+            if not self._asked:
+                if self._clock.monotonic_s() >= self._check_at_s:
+                    self._check(connection)
+                self._ask(connection)
             with _without_cycle_search():
                 entries = self._read(connection)
             if not self._reading.read_only:
                 self._claim(connection)
+            if entries and self._clock.monotonic_s() < self._check_at_s:
+                self._ask(connection)  # the server works on the next replies while these go through the flow
         except ReplyTooLarge as error:
             log.warning("A reply was too large; fewer entries are read at a time.", cause=str(error))
             for cursor in self.cursors:
                 cursor.count = 1
-            self._connection = None
+            self.disconnect()
             return 0
         except BaseException:
             self.disconnect()
@@ -162,6 +167,7 @@ class MergedReader:
 
     def disconnect(self) -> None:
         """Close the connection; the next round opens another."""
+        self._asked = []
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -194,39 +200,44 @@ class MergedReader:
 
     # --- reading ---------------------------------------------------------------------------------------
 
-    def _read(self, connection: Connection) -> int:
+    def _ask(self, connection: Connection) -> None:
+        """Send a read for every stream that may be read; nothing else may be called before `_read` took the replies."""
         behind = self._merge.behind()
         share = self._reading.held_bytes_max // max(1, len(self.cursors))
-        places = [place for place, held in enumerate(self._merge.held) if place == behind or held.size_bytes < share]
-        requests = []
-        for place in places:
+        requests: list[bytes] = []
+        for place, held in enumerate(self._merge.held):
+            if place != behind and held.size_bytes >= share:
+                continue
             cursor = self.cursors[place]
-            inclusive = cursor.last_size_bytes <= INCLUSIVE_BYTES_MAX
+            asked = Asked(place, cursor.last_size_bytes <= INCLUSIVE_BYTES_MAX, cursor.count)
             requests.append(
                 commands.load_range(
                     cursor.state.name,
                     cursor.state.read,
                     cursor.end,
-                    cursor.count + inclusive,
-                    inclusive=inclusive,
+                    asked.count + asked.inclusive,
+                    inclusive=asked.inclusive,
                 )
             )
-        replies = connection.call(requests, reply_bytes_max=self._reply_limit(places))
-        entries = 0
-        for place, reply in zip(places, replies, strict=True):
-            entries += self._receive(connection, place, reply)
-        return entries
+            self._asked.append(asked)
+        connection.send(b"".join(requests))
 
-    def _reply_limit(self, places: list[int]) -> int | None:
+    def _read(self, connection: Connection) -> int:
+        """Take the replies to what was asked; return how many entries came."""
+        asked, self._asked = self._asked, []
+        limit = self._reply_limit(asked)
+        replies = [connection.receive(limit) for _ in asked]
+        return sum(self._receive(connection, one, reply) for one, reply in zip(asked, replies, strict=True))
+
+    def _reply_limit(self, asked: list[Asked]) -> int | None:
         """Return the limit of a reply; one entry is never too large, since it cannot be asked for in parts."""
-        return None if all(self.cursors[place].count == 1 for place in places) else REPLY_BYTES_MAX
+        return None if all(one.count == 1 for one in asked) else REPLY_BYTES_MAX
 
-    def _receive(self, connection: Connection, place: int, reply: Any) -> int:
-        cursor = self.cursors[place]
+    def _receive(self, connection: Connection, asked: Asked, reply: Any) -> int:
+        cursor = self.cursors[asked.place]
         if isinstance(reply, Exception):
             raise commands.refused(cursor.state.name, reply)
-        inclusive = cursor.last_size_bytes <= INCLUSIVE_BYTES_MAX
-        if inclusive and reply:
+        if asked.inclusive and reply:
             if parse_id(reply[0][0]) == cursor.state.read:
                 reply = reply[1:]  # our last entry is still there, so nothing behind it was trimmed
             else:
@@ -237,7 +248,7 @@ class MergedReader:
                 cursor.state.watermark_ms = max(cursor.state.watermark_ms, self._reading.end_ms)
             return 0
         chunk = parse(cursor.state.name, reply)
-        self._accept(place, cursor, chunk)
+        self._accept(asked.place, cursor, chunk)
         return len(chunk)
 
     def _read_with_counts(self, connection: Connection, cursor: Cursor) -> list[Any]:

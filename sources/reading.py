@@ -21,6 +21,14 @@ class Connection(Protocol):
         """Send commands, return replies."""
         ...
 
+    def send(self, data: bytes) -> None:
+        """Send commands, read nothing."""
+        ...
+
+    def receive(self, reply_bytes_max: int | None = None) -> Any:
+        """Return the next reply."""
+        ...
+
     def close(self) -> None:
         """Close it."""
         ...
@@ -58,6 +66,15 @@ class Reading:
         """Return a watermark above everything a read-only reader reads."""
         ends = [entry_ms + 1 for entry_ms, _ in (self.end_ids or {}).values()]
         return max([self.end_watermark_ms or 0, *ends])
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A read that was sent: of which stream, by its place, and whether it begins with our last entry."""
+
+    place: int
+    inclusive: bool
+    count: int
 
 
 @dataclass(slots=True)

@@ -165,19 +165,27 @@ def test_every_epoch_has_its_marker_even_when_nothing_happens(redis_url: str, tm
 
 
 class Breaking(RespConnection):
-    """A real connection that fails for good after some calls, as if the process had died there."""
+    """A real connection that fails for good after some sends and receives, as if the process had died there."""
 
     calls_left = 0
 
-    def call(self, commands: Any, *, reply_bytes_max: int | None = None) -> list[Any]:
+    @staticmethod
+    def _count() -> None:
         Breaking.calls_left -= 1
         if Breaking.calls_left < 0:
             message = "the test ends this process here"
             raise AssertionError(message)
-        return super().call(commands, reply_bytes_max=reply_bytes_max)
+
+    def send(self, data: bytes) -> None:
+        self._count()
+        super().send(data)
+
+    def receive(self, reply_bytes_max: int | None = None) -> Any:
+        self._count()
+        return super().receive(reply_bytes_max)
 
 
-@pytest.mark.parametrize("calls", [1, 5, 12, 25, 60])
+@pytest.mark.parametrize("calls", [1, 6, 13, 24, 51, 120, 301])
 def test_a_death_between_any_two_calls_repeats_only_what_was_not_durable(
     redis_url: str, client: redis.Redis, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
