@@ -70,7 +70,6 @@ def check(subject: Draft | Configuration) -> list[Finding]:
     draft = Draft.of(subject) if isinstance(subject, Configuration) else subject
     return [
         *_duplicates(draft),
-        *_meters(draft),
         *_plans(draft),
         *_entities(draft),
         *_customers(draft),
@@ -101,14 +100,6 @@ def repeated(base: Location, ids: Mapping[int, object]) -> Iterator[Finding]:
         if name in seen:
             yield Finding((*base, index, "id"), f"the id {name!r} is used twice", "ids are unique in their list")
         seen.add(name)
-
-
-def _meters(draft: Draft) -> Iterator[Finding]:
-    for index, meter in draft.meters.items():
-        if meter.aggregation == "weighted_sum":
-            yield Finding(
-                ("meters", index, "aggregation"), "weighted_sum is not available yet", "use max or latest for now"
-            )
 
 
 def _plans(draft: Draft) -> Iterator[Finding]:

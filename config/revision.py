@@ -37,6 +37,8 @@ class Rules(Model):
     event_bytes_max: int = Field(default=1 << 20, ge=1024, le=1 << 26)
     series_per_tenant_minute_max: int = Field(default=100_000, ge=1)
     """Per tenant, meter and booked minute; what comes after folds into an overflow series."""
+    level_changes_per_meter_max: int = Field(default=100_000, ge=1)
+    """`weighted_sum`: changes kept per tenant and meter; beyond it the oldest are settled before their time."""
     books_open_at: Instant | None = None
     """Billing starts with the period that holds this time: no period-end items of earlier ones are made.
 

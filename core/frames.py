@@ -69,8 +69,8 @@ PARTIAL_SCHEMA: Final[Schema] = {
     "dimensions": pl.String,
     "usage_minute": pl.Int64,
     "booked_minute": pl.Int64,
-    "value": QUANTITY,  # merged by the meter's own function; null for unique_count
-    "value_time_us": pl.Int64,  # `latest`: event time of the winner; else 0
+    "value": QUANTITY,  # merged by the meter's own function; null for unique_count; `weighted_sum`: the level
+    "value_time_us": pl.Int64,  # `latest`: event time of the winner; `weighted_sum`: of the change; else 0
     "entry_ms": pl.Int64,  # the lowest position of the group
     "stream": pl.UInt16,
     "entry_seq": pl.Int64,
@@ -79,7 +79,8 @@ PARTIAL_SCHEMA: Final[Schema] = {
     "winner_stream": pl.UInt16,
     "winner_seq": pl.Int64,
     "winner_index": pl.Int32,
-    "unique_hi": pl.UInt64,  # unique_count: digest of the counted value, one row per value; else 0
+    "unique_hi": pl.UInt64,  # unique_count: digest of the counted value, one row per value; `weighted_sum`: the
+    # event's identity (a void's: its original's), one row per event; else 0
     "unique_lo": pl.UInt64,
     "events": pl.Int64,  # accepted minus voided
     "inputs": pl.Int64,  # accepted plus voided

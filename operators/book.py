@@ -3,19 +3,25 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+import polars as pl
+
 from config.revision import History
 from core.errors import InvariantViolation, StateMismatch
+from core.frames import empty
 from core.metrics import OPEN_FACTS, WATERMARK
-from operators.book_facts import open_facts, sealed_facts
+from operators.book_facts import in_order, open_facts, sealed_facts
+from operators.book_levels import LevelBook
 from operators.book_limit import exceptions
-from operators.book_merge import Aggregations
+from operators.book_merge import LEVEL, OPEN_SCHEMA, Aggregations
 from operators.book_slots import OpenSlots
 from operators.book_time import MS_PER_MINUTE, SealPoints
 from operators.book_unique import Periods, UniqueSet
 from operators.items import Exceptions, Facts, Marker, Partials
+from operators.rate_terms import index_of
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MS_PER_SECOND: Final = 1000
+MINUTES_PER_HOUR: Final = 60
 
 Output = Facts | Exceptions | Marker
 
@@ -25,7 +31,7 @@ class BookLogic:
 
     A booked minute is open until the smallest watermark of all senders passes its seal point; then its facts leave
     once more, sealed, and it never opens again. Open facts leave as absolute values with a growing version (inputs
-    applied) so that dashboards are fresh; they are provisional.
+    applied) so that dashboards are fresh; they are provisional. Levels (`weighted_sum`) have no open facts.
 
     Guarantee: the sealed facts are a function of the set of events, whatever the order, batches, epochs and
     restarts. If the process dies here, state and exact set go back to the last durable snapshot together, and the
@@ -52,6 +58,7 @@ class BookLogic:
         self._points = SealPoints(history)
         self._periods = Periods(history)
         self._open = OpenSlots(Aggregations(history), self._series_max, self._periods)
+        self._levels = LevelBook(history, self._pieces, state and state.get("levels"))
         self._border: int | None = None
         self._forwarded_ms: int | None = None
         self._heard: set[str] = set()
@@ -94,6 +101,7 @@ class BookLogic:
             "forwarded_ms": self._forwarded_ms,
             "slots": self._open.encode(),
             "unique": self._unique.snapshot(),
+            "levels": self._levels.snapshot(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -116,6 +124,11 @@ class BookLogic:
 
     def _series_max(self, booked_minute: int) -> int:
         return self._history.at(booked_minute * MS_PER_MINUTE).rules.series_per_tenant_minute_max
+
+    def _pieces(self, tenant: str, usage_hour: int, booked_minute: int) -> list[tuple[int, int]]:
+        """Return the stretches of minutes of an hour in which the same terms hold, as rating will see them."""
+        revision = self._history.at(booked_minute // MINUTES_PER_HOUR * MINUTES_PER_HOUR * MS_PER_MINUTE)
+        return [(segment.begins, segment.ends) for segment in index_of(revision).segments(tenant, usage_hour)]
 
     def _hear(self, marker: Marker) -> None:
         if marker.sender not in self._watermarks:
@@ -145,19 +158,25 @@ class BookLogic:
         border = self._points.border(watermark_ms)
         crossed = self._border is None or border > self._border
         if crossed:
-            self._border = border
-            rows = self._open.take(border, watermark_ms)
-            if rows is not None:
-                facts = sealed_facts(rows, self._periods, self._unique)
-                out.append(Facts(facts))
-                found = exceptions(facts, self._series_max)
-                problems.extend([Exceptions(found)] if len(found) else [])
-            self._unique.expire(self._periods.horizon(border))
+            facts, problems = self._seal(border, watermark_ms)
+            out.extend([Facts(facts)] if len(facts) else [])
         # While it catches up, many minutes seal in one epoch; dashboards need what is open only once.
         if not (crossed and self._refreshed):
             self._refreshed = True
             out.extend(self._refresh(watermark_ms))
         return [*out, *problems, Marker(self._shard_key, watermark_ms)]
+
+    def _seal(self, border: int, watermark_ms: int) -> tuple[pl.DataFrame, list[Output]]:
+        """Return the final facts of all minutes below the border, and what a person should look at."""
+        first, self._border = self._border or 0, border
+        rows = self._open.take(border, watermark_ms)
+        rows = empty(OPEN_SCHEMA) if rows is None else rows
+        is_level = pl.col("kind") == LEVEL
+        merged = sealed_facts(rows.filter(~is_level), self._periods, self._unique)
+        self._unique.expire(self._periods.horizon(border))
+        levels = self._levels.seal(rows.filter(is_level), first, border)
+        found = [exceptions(merged, self._series_max), levels.exceptions()]
+        return in_order(merged, levels.facts()), [Exceptions(frame) for frame in found if len(frame)]
 
     def _refresh(self, watermark_ms: int) -> list[Output]:
         rows = self._open.rows(watermark_ms)

@@ -3,21 +3,26 @@
 import polars as pl
 
 from core.frames import FACT_KEY, FACT_SCHEMA
-from operators.book_merge import UNIQUE
+from operators.book_merge import LEVEL, UNIQUE
 from operators.book_unique import Periods, UniqueSet, first_seen, remember, with_keys
 
 _ORDER = ("booked_minute", "tenant", "meter", "dimensions", "usage_minute")
 
 
 def sealed_facts(rows: pl.DataFrame, periods: Periods, seen: UniqueSet) -> pl.DataFrame:
-    """Return the final facts of whole booked minutes, in the order of the minutes, and remember their values."""
+    """Return the final facts of whole booked minutes, and remember their values."""
     plain, unique = _split(rows)
     parts = [_facts(plain)]
     if not unique.is_empty():
         counts, new = first_seen(with_keys(unique, periods), periods, seen)
         remember(new, seen)
         parts.append(_facts(_counted(unique, counts)))
-    return pl.concat(parts).with_columns(pl.lit(1, dtype=pl.UInt8).alias("sealed")).sort(_ORDER)
+    return pl.concat(parts).with_columns(pl.lit(1, dtype=pl.UInt8).alias("sealed"))
+
+
+def in_order(*facts: pl.DataFrame) -> pl.DataFrame:
+    """Return all facts in the order of their booked minutes."""
+    return pl.concat(facts).sort(_ORDER)
 
 
 def open_facts(
@@ -26,14 +31,17 @@ def open_facts(
     """Return the facts to hand on while open, and `rows` with `emitted` brought up to date.
 
     A fact is handed on if it changed since the last time, and its series began below the watermark: then no
-    other series can push it over the cardinality limit, so that no open fact is ever left behind.
+    other series can push it over the cardinality limit, so that no open fact is ever left behind. Level changes
+    have no facts until their hour is booked.
     """
     plain, unique = _split(rows)
-    changed = (pl.col("inputs") != pl.col("emitted")) & (pl.col("entry_ms") < watermark_ms)
+    changed = (pl.col("inputs") != pl.col("emitted")) & (pl.col("entry_ms") < watermark_ms) & (pl.col("kind") != LEVEL)
     parts = [_facts(plain.filter(changed))]
     out = [_mark(plain, changed)]
     if not unique.is_empty():
-        totals = unique.group_by(FACT_KEY).agg(pl.col("inputs", "emitted").sum(), pl.col("entry_ms").min())
+        totals = unique.group_by(FACT_KEY).agg(
+            pl.col("inputs", "emitted").sum(), pl.col("entry_ms").min(), pl.col("kind").first()
+        )
         going = totals.filter(changed).select(FACT_KEY)
         if not going.is_empty():
             counts, _ = first_seen(unique, periods, seen)

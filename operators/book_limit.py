@@ -1,5 +1,7 @@
 """The cardinality limit: at most so many series per tenant, meter and booked minute; the rest fold into one.
 
+Level changes have a limit of their own: `book_levels`.
+
 The series with the smallest first positions stay. That is a function of the minute's events alone, and it can be
 applied before the minute is complete: once every entry below the watermark was seen, no series can still turn up
 with a first position below it. So when as many series as allowed began below the watermark, all others are out for
@@ -14,7 +16,7 @@ import orjson
 import polars as pl
 
 from core.frames import EXCEPTION_SCHEMA, POSITION, empty
-from operators.book_merge import merge
+from operators.book_merge import LEVEL, merge
 
 OVERFLOW: Final = '{"__overflow__":"true"}'
 """Dimensions of the overflow series; no meter can have a dimension of that name."""
@@ -54,7 +56,9 @@ def _crowded(rows: pl.DataFrame, series_max: SeriesMax) -> list[pl.DataFrame]:
     """Return the rows of each booked minute that has more rows than series are allowed: the others need no look."""
     counts = rows.get_column("booked_minute").value_counts()
     return [
-        rows.filter((pl.col("booked_minute") == minute) & (pl.col("dimensions") != OVERFLOW))
+        rows.filter(
+            (pl.col("booked_minute") == minute) & (pl.col("dimensions") != OVERFLOW) & (pl.col("kind") != LEVEL)
+        )
         for minute, count in counts.iter_rows()
         if count > series_max(minute)
     ]

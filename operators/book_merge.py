@@ -8,15 +8,24 @@ from typing import Final
 
 import polars as pl
 
+from config.meters import Aggregation
 from config.revision import History
 from core.errors import InvariantViolation
 from core.frames import FACT_KEY, PARTIAL_SCHEMA, POSITION, SCALE
 from operators.book_time import MS_PER_MINUTE
 
-ADD, MAX, MIN, LATEST, UNIQUE = 0, 1, 2, 3, 4
-"""How values merge. The numbers are stored in snapshots: never renumber."""
+ADD, MAX, MIN, LATEST, UNIQUE, LEVEL = 0, 1, 2, 3, 4, 5
+"""How values merge; level changes do not, each stays a row. The numbers are stored in snapshots: never renumber."""
 
-KINDS: Final = {"count": ADD, "sum": ADD, "max": MAX, "min": MIN, "latest": LATEST, "unique_count": UNIQUE}
+KINDS: Final[dict[Aggregation, int]] = {
+    "count": ADD,
+    "sum": ADD,
+    "max": MAX,
+    "min": MIN,
+    "latest": LATEST,
+    "unique_count": UNIQUE,
+    "weighted_sum": LEVEL,
+}
 
 OPEN_SCHEMA: Final = PARTIAL_SCHEMA | {
     "kind": pl.UInt8,
@@ -53,13 +62,7 @@ class Aggregations:
         spans: dict[str, list[tuple[int, int]]] = {}
         for revision in history.revisions:
             for meter in revision.meters.values():
-                kind = KINDS.get(meter.aggregation)
-                if kind is None:
-                    message = (
-                        f"book: meter {meter.id} has the aggregation {meter.aggregation}, which is not available; "
-                        "remove it in a new revision"
-                    )
-                    raise InvariantViolation(message)
+                kind = KINDS[meter.aggregation]
                 known = spans.setdefault(meter.id, [])
                 if not known or known[-1][1] != kind:
                     known.append((revision.known_from_ms, kind))
@@ -76,7 +79,7 @@ class Aggregations:
 
 
 def merge(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return `rows` (OPEN_SCHEMA) with one row per fact key and counted value.
+    """Return `rows` (OPEN_SCHEMA) with one row per fact key and counted value, or level change.
 
     Raises InvariantViolation if a sum leaves Decimal(38, 12): the engine under polars would wrap it silently.
     """
@@ -97,6 +100,8 @@ def merge_into(merged: pl.DataFrame, pending: list[pl.DataFrame]) -> pl.DataFram
 
 
 def _merge_kind(rows: pl.DataFrame, kind: int) -> pl.DataFrame:
+    if kind == LEVEL:
+        return rows
     if kind == ADD:
         _check_sums(rows)
     key = _KEY if kind == UNIQUE else FACT_KEY

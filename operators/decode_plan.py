@@ -7,7 +7,7 @@ from typing import Final
 
 import polars as pl
 
-from config.meters import Meter
+from config.meters import TAKES_VOIDS, Aggregation, Meter
 from config.revision import Revision, Rules
 from core.frames import EVENT_SCHEMA, QUANTITY
 
@@ -34,7 +34,7 @@ class MeterPlan:
     """One meter, paths taken apart. `dimensions` are sorted by name; `filters` are (path, allowed texts)."""
 
     id: str
-    aggregation: str
+    aggregation: Aggregation
     value: Path | None
     dimensions: tuple[tuple[str, Path], ...]
     filters: tuple[tuple[Path, frozenset[str]], ...]
@@ -62,7 +62,7 @@ class MeterPlan:
     @property
     def takes_voids(self) -> bool:
         """Tell whether an event can be taken back from this meter."""
-        return self.aggregation in ("count", "sum")
+        return self.aggregation in TAKES_VOIDS
 
     @property
     def value_column(self) -> str:

@@ -35,9 +35,11 @@ def slices(facts: pl.DataFrame) -> pl.DataFrame:
     """Return facts (FACT_SCHEMA) as SLICE_SCHEMA.
 
     A fact takes back usage (VOID) if it stands for less than no events, or for no event and a negative value:
-    more was voided than came in at its minutes. It is LATE if it was booked after its usage hour.
+    more was voided than came in at its minutes. Not so without any input (version 0): then a change of a level in
+    another hour corrects a held one. It is LATE if it was booked after its usage hour.
     """
-    voided = (pl.col("events") < 0) | ((pl.col("events") == 0) & (pl.col("value") < 0))
+    nothing = (pl.col("events") == 0) & (pl.col("version") > 0)
+    voided = (pl.col("events") < 0) | (nothing & (pl.col("value") < 0))
     late = pl.col("usage_minute") // 60 < pl.col("booked_minute") // 60
     kind = pl.when(voided).then(VOID).when(late).then(LATE).otherwise(USAGE).cast(pl.UInt8)
     return facts.with_columns(kind.alias("kind")).select(list(SLICE_SCHEMA))

@@ -5,7 +5,7 @@ from typing import Final
 
 import polars as pl
 
-from config.meters import Meter
+from config.meters import TAKES_VOIDS, Meter
 from config.revision import Revision
 from core.digests import unique_values
 from core.errors import InvariantViolation
@@ -13,22 +13,24 @@ from core.frames import FACT_KEY, PARTIAL_SCHEMA, POSITION, SCALE, empty
 from operators.book_time import with_minutes
 
 ADDITIVE: Final = ("count", "sum")
-"""Aggregations that can take a void back."""
+"""Aggregations whose value is the sum of what each event brings, voids taken off."""
 
 EVENTS_MAX: Final = 10 ** (38 - 18 - SCALE)
 """So many values below 10^18 add up inside Decimal(38, 12), whatever they are."""
 
 _COLUMNS: Final = (*POSITION, "tenant", "event_time_us", "sign", "usage_minute", "booked_minute")
+_LEVEL_COLUMNS: Final = ("usage_time_us", "identity_hi", "identity_lo")
 _WINNER: Final = ("winner_ms", "winner_stream", "winner_seq", "winner_index")
 
 Aggregate = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 def partial_sums(frame: pl.DataFrame, revision: Revision) -> pl.DataFrame:
-    """Return the partial results (PARTIAL_SCHEMA) of accepted events, by fact key; for `unique_count` by value too.
+    """Return the partial results (PARTIAL_SCHEMA) of accepted events, by fact key; for some meters finer.
 
-    `frame` has EVENT_SCHEMA and the meter columns of `revision`. `events` is accepted minus voided, `inputs` accepted
-    plus voided. The rows depend on the set of events only, not on their order.
+    `unique_count` has a row per value, `weighted_sum` one per event. `frame` has EVENT_SCHEMA and the meter columns
+    of `revision`. `events` is accepted minus voided, `inputs` accepted plus voided. The rows depend on the set of
+    events only, not on their order.
 
     Guarantee: exact; partial results of any split of the events merge to the same facts.
     Unit of parallelism: one batch. Nothing is kept, so nothing is lost if the process dies here.
@@ -72,13 +74,14 @@ def _of_meter(frame: pl.DataFrame, meter: Meter) -> pl.DataFrame | None:
     if frame.get_column(source).null_count() == len(frame):
         return None
     keep = pl.col(source).is_not_null()
-    if meter.aggregation not in ADDITIVE:
+    if meter.aggregation not in TAKES_VOIDS:
         # Decode made an exception of such a void: there is nothing to take back from a maximum.
         keep &= pl.col("sign") > 0
+    columns = (*_COLUMNS, *_LEVEL_COLUMNS) if meter.aggregation == "weighted_sum" else _COLUMNS
     values = (
         frame.lazy()
         .filter(keep)
-        .select(*_COLUMNS, pl.col(source).alias("value"), pl.col(f"d:{meter.id}").alias("dimensions"))
+        .select(*columns, pl.col(source).alias("value"), pl.col(f"d:{meter.id}").alias("dimensions"))
         .with_columns(pl.lit(meter.id).alias("meter"))
         .collect()
     )
@@ -147,6 +150,12 @@ def _distinct(values: pl.DataFrame) -> pl.DataFrame:
     return _fill(joined.with_columns(pl.lit(None).alias("value")))
 
 
+def _changes(values: pl.DataFrame) -> pl.DataFrame:
+    """Keep each level change: what it brings depends on those before and after it, wherever they came."""
+    changes = values.rename({"usage_time_us": "value_time_us", "identity_hi": "unique_hi", "identity_lo": "unique_lo"})
+    return _fill(changes.with_columns(pl.col("sign").cast(pl.Int64).alias("events"), pl.lit(1).alias("inputs")))
+
+
 _AGGREGATES: Final[dict[str, Aggregate]] = {
     "count": _add,
     "sum": _add,
@@ -154,4 +163,5 @@ _AGGREGATES: Final[dict[str, Aggregate]] = {
     "min": _least,
     "latest": _latest,
     "unique_count": _distinct,
+    "weighted_sum": _changes,
 }

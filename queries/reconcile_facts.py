@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from config.meters import Meter
+from config.meters import TAKES_VOIDS, Meter
 from config.revision import Revision
-from operators.sums import ADDITIVE
 from queries.meter_sql import MeterSql
 from queries.reconcile import Check, Span
 from queries.stores import Stores
@@ -26,13 +25,11 @@ _FOREVER: Final = datetime(2105, 12, 31, tzinfo=UTC)
 
 
 def checks(stores: Stores, span: Span) -> Iterator[Check]:
-    """Yield one check per meter of any revision: counts, and values where events alone decide them."""
+    """Yield one check per meter of any revision: counts, and values where the booked hour's events decide them."""
     meters: dict[str, Meter] = {}
     for revision in stores.history.revisions:
         meters |= revision.meters
     for meter in meters.values():
-        if meter.aggregation == "weighted_sum":
-            continue  # a level counts in hours without events too; rating's check covers its facts
         yield _check(stores, span, meter)
 
 
@@ -104,8 +101,8 @@ def _read(stores: Stores, span: Span, meter: Meter, known_from: datetime, known_
     value = {"sum": "sum(sign * ifNull(value, 0))", "max": "ifNull(max(value), 0)", "min": "ifNull(min(value), 0)"}.get(
         merged or "", "toDecimal128(0, 12)"
     )
-    # Only what adds up can be taken back; elsewhere a void is an exception and brings nothing.
-    voids = "" if meter.aggregation in ADDITIVE else " AND sign = 1"
+    # Not everything can be taken back; elsewhere a void is an exception and brings nothing.
+    voids = "" if meter.aggregation in TAKES_VOIDS else " AND sign = 1"
     return stores.rows(
         f"SELECT tenant, toStartOfHour(booked_minute) AS hour, sum(sign) AS n, {value} AS v,"  # noqa: S608
         " countIf(inexact) AS inexact FROM (SELECT tenant, booked_minute,"

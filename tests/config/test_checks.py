@@ -104,7 +104,6 @@ def test_a_sound_configuration_has_no_findings() -> None:
 CHARGE = "plans.0.versions.0.charges"
 CONTRACT = "customers.0.contracts.1"
 
-WEIGHTED = {"id": "n", "event_type": "t", "aggregation": "weighted_sum", "value": "$.x"}
 LATER = {"id": "z", "plan": "q", "entity": "E", "from": "2030-01-01T00:00:00Z"}
 TOO_LONG = {"id": "t", "to": "2024-01-02T00:00:00Z"}
 WITH_MINIMUM = [{"charge": "e", "set": {"minimum": "5"}}]
@@ -119,12 +118,6 @@ UNBILLED = "entities.0.accounts.unbilled_receivable"
 
 FAULTS: list[tuple[str, Any, str, str]] = [
     ("meters.+", SOUND["meters"][0], "meters.2.id", "used twice"),
-    (
-        "meters.1",
-        WEIGHTED,
-        "meters.1.aggregation",
-        "not available yet",
-    ),
     ("entities.+", SOUND["entities"][0], "entities.1.id", "used twice"),
     (f"{CHARGE}.1.id", "c", f"{CHARGE}.1.id", "used twice"),
     (f"{CHARGE}.1.meter", "zz", f"{CHARGE}.1.meter", "unknown meter 'zz'"),

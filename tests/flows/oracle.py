@@ -5,7 +5,7 @@ Knows nothing of batches, shards, epochs or state: it sorts everything by positi
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any
 from zlib import crc32
@@ -14,6 +14,7 @@ import orjson
 
 from config.meters import Meter
 from config.revision import Configuration
+from tests.flows.level_oracle import LevelChange, level_facts
 
 DAY_MS = 86_400_000
 PLACES = Decimal(1).scaleb(-12)
@@ -52,6 +53,7 @@ class Oracle:
         self._voided: dict[tuple[str, str], Any] = {}
         self._result = Result()
         self._contributions: dict[tuple[str, str, str, int, int], list[tuple[Any, ...]]] = defaultdict(list)
+        self._levels: dict[tuple[str, str, str], list[LevelChange]] = defaultdict(list)
 
     def run(self, entries: list[Entry]) -> Result:
         """Return outcomes and facts of all entries."""
@@ -202,7 +204,7 @@ class Oracle:
         meters = {meter.id: meter for meter in self._configuration.meters}
         for name, value in values.items():
             meter = meters[name]
-            if sign < 0 and meter.aggregation not in ("count", "sum"):
+            if sign < 0 and meter.aggregation not in ("count", "sum", "weighted_sum"):
                 continue
             dimensions = {key: self._text(self._property(event["data"], path)) for key, path in meter.group_by.items()}
             key = (
@@ -213,6 +215,11 @@ class Oracle:
                 booked_minute,
             )
             position = (entry.ms, entry.stream, entry.seq, index)
+            if meter.aggregation == "weighted_sum":
+                identity = (event["source"], event["id"])
+                change = LevelChange(booked_minute, usage_us, position, identity, value, sign)
+                self._levels[key[:3]].append(change)
+                continue
             self._contributions[key].append((sign, value, usage_us, position))
 
     @staticmethod
@@ -242,3 +249,10 @@ class Oracle:
                 seen_values |= fresh
                 value = Decimal(len(fresh))
             self._result.facts[key] = (Decimal(value), sum(row[0] for row in rows), len(rows))
+        for series, changes in self._levels.items():
+            expiry = meters[series[1]].level_expiry
+            assert expiry is not None, "without it levels are booked up to the clock, which this oracle does not know"
+            expiry_us = expiry // timedelta(microseconds=1)
+            until_hour = (max(change.time_us for change in changes) + expiry_us) // 3_600_000_000 + 1
+            for minutes, fact in level_facts(changes, expiry_us, until_hour).items():
+                self._result.facts[*series, *minutes] = fact

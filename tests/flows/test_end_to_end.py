@@ -1,16 +1,20 @@
 """The whole flow on real servers against the oracle, with one and two workers and other batch settings."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
 
+from config.meters import Meter
+from config.revision import Configuration
 from flows import runtime
 from flows.verify import Replay, verify
 from sinks import ledger
 from sinks.ledger import documents
 from sources.producer import Producer
-from sources.workload import Workload
+from sources.workload import Record, Workload
+from sources.workload_events import time_text, void
 from tests.flows.conftest import Deploy
 from tests.flows.harness import Deployment, differences, read_streams
 from tests.flows.oracle import Oracle
@@ -19,14 +23,37 @@ EVENTS = 6_000
 START = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 
 
-def _workload(seed: int, events: int = EVENTS) -> Workload:
-    return Workload(seed=seed, events=events, start=START, end=START + timedelta(hours=7))
+SOUND_LEVEL = re.compile(rb'.*"type":"storage.level",.*"time":"2026-11.*"gib":"[0-9.]+".*}}')
+LEVELS = {
+    "id": "storage_gib_seconds",
+    "event_type": "storage.level",
+    "aggregation": "weighted_sum",
+    "value": "$.gib",
+    "group_by": {"volume": "$.volume"},
+    "level_expiry": "PT6H",
+}
 
 
-def _send(deployed: Deployment, seed: int, batch: int) -> Workload:
-    workload = _workload(seed)
-    Producer(deployed.settings.redis).send(workload, batch=batch)
-    return workload
+def _records(seed: int, events: int = EVENTS) -> list[Record]:
+    """Return a workload in which some levels are taken back too, minutes to hours after they came."""
+    workload = Workload(seed=seed, events=events, start=START, end=START + timedelta(hours=7))
+    records = list(workload)
+    levels = [record for record in records if SOUND_LEVEL.fullmatch(record[2])]
+    for number, (arrival_ms, subject, payload) in enumerate(levels[::7]):
+        at_ms = arrival_ms + number % 5 * 2_400_000 + 1
+        records.append((at_ms, subject, void(number, subject, time_text(at_ms * 1000), payload)))
+    return sorted(records, key=lambda record: record[0])
+
+
+def _send(deployed: Deployment, seed: int, batch: int) -> int:
+    records = _records(seed)
+    Producer(deployed.settings.redis).send(records, batch=batch)
+    return len(records)
+
+
+def _with_levels(configuration: Configuration) -> Configuration:
+    """Add a meter that holds levels; they expire, so that what is booked ends before the clock of the test."""
+    return configuration.model_copy(update={"meters": (*configuration.meters, Meter.model_validate(LEVELS))})
 
 
 @pytest.mark.parametrize(
@@ -38,16 +65,17 @@ def test_stores_hold_what_the_oracle_says(
     deployment: Deploy, workers: int, batch: int, epoch_s: float, item_events: int
 ) -> None:
     deployed = deployment(workers=workers, epoch_s=epoch_s, item_events_max=item_events)
-    workload = _send(deployed, seed=workers * 10 + batch, batch=batch)
+    sent = _send(deployed, seed=workers * 10 + batch, batch=batch)
+    configuration = _with_levels(deployed.configuration)
 
-    ending = runtime.run(deployed.settings, deployed.configuration, drain=True)
+    ending = runtime.run(deployed.settings, configuration, drain=True)
 
     assert ending.drained
-    expected = Oracle(deployed.configuration).run(
-        read_streams(deployed.settings.redis.url, deployed.settings.redis.streams)
-    )
+    expected = Oracle(configuration).run(read_streams(deployed.settings.redis.url, deployed.settings.redis.streams))
     assert deployed.outcomes() == dict(expected.outcomes)
-    assert sum(expected.outcomes.values()) == workload.expected["events"]
+    assert sum(expected.outcomes.values()) == sent
+    levels = [fact for key, fact in expected.facts.items() if key[1] == LEVELS["id"]]
+    assert min(events for _, events, _ in levels) < 0 < sum(1 for _, _, inputs in levels if not inputs)
     assert differences(deployed.facts(), expected) == []
     assert deployed.query("SELECT count() FROM @usage_facts_current WHERE sealed = 0") == [(0,)]
     accepted = sum(count for (outcome, _), count in expected.outcomes.items() if outcome == "accepted")
@@ -80,7 +108,7 @@ def test_documents_are_promoted_and_equal_the_rated_rows(deployment: Deploy) -> 
 def test_verify_finds_a_replay_with_other_settings_equal_and_an_edit_different(deployment: Deploy) -> None:
     deployed = deployment()
     _send(deployed, seed=4, batch=1)
-    runtime.run(deployed.settings, deployed.configuration, drain=True)
+    runtime.run(deployed.settings, _with_levels(deployed.configuration), drain=True)
 
     report = verify(deployed.settings, replay=Replay(workers=2, epoch_s=0.11, item_events=501, read_entries=97))
     assert report.equal, report
@@ -98,7 +126,8 @@ def test_verify_finds_a_replay_with_other_settings_equal_and_an_edit_different(d
 def test_a_run_in_pieces_equals_a_run_in_one(deployment: Deploy) -> None:
     """Given two halves of a history with a drained run after each; then facts are as the oracle's of the whole."""
     deployed = deployment(epoch_s=0.1)
-    records = list(_workload(seed=5))
+    configuration = _with_levels(deployed.configuration)
+    records = _records(seed=5)
     half = len(records) // 2
     producer = Producer(deployed.settings.redis)
     producer.send(records[:half])
@@ -106,14 +135,12 @@ def test_a_run_in_pieces_equals_a_run_in_one(deployment: Deploy) -> None:
     client = redis.Redis.from_url(deployed.settings.redis.url)
     for stream in deployed.settings.redis.streams:
         client.set(f"meterbridge:loading:{stream}", "test", ex=120)
-    runtime.run(deployed.settings, deployed.configuration, drain=True)
+    runtime.run(deployed.settings, configuration, drain=True)
     producer.send(records[half:])
     client.close()
-    runtime.run(deployed.settings, deployed.configuration, drain=True)
+    runtime.run(deployed.settings, configuration, drain=True)
 
-    expected = Oracle(deployed.configuration).run(
-        read_streams(deployed.settings.redis.url, deployed.settings.redis.streams)
-    )
+    expected = Oracle(configuration).run(read_streams(deployed.settings.redis.url, deployed.settings.redis.streams))
     assert deployed.outcomes() == dict(expected.outcomes)
     assert differences(deployed.facts(), expected) == []
     assert verify(deployed.settings).equal

@@ -7,7 +7,7 @@ import pytest
 from config.revision import Configuration, History, Revision
 from core.errors import InvariantViolation
 from core.frames import PARTIAL_SCHEMA
-from operators.book_merge import ADD, MAX, OPEN_SCHEMA, Aggregations, merge, merge_into
+from operators.book_merge import ADD, LEVEL, MAX, OPEN_SCHEMA, Aggregations, merge, merge_into
 from tests.operators.book_oracle import exact, unscale
 
 
@@ -66,6 +66,6 @@ def test_meter_that_changes_its_aggregation_uses_the_one_known_at_the_booked_min
     assert "kind" not in PARTIAL_SCHEMA
 
 
-def test_aggregation_that_does_not_exist_yet_is_refused() -> None:
-    with pytest.raises(InvariantViolation, match="not available"):
-        Aggregations(History([revision("weighted_sum", 0)]))
+def test_level_changes_of_one_minute_stay_apart() -> None:
+    merged = merge(rows({"unique_lo": 1}, {"unique_lo": 2}, {"unique_lo": 2, "events": -1}, kind=LEVEL))
+    assert sorted(merged.select("unique_lo", "events").rows()) == [(1, 1), (2, -1), (2, 1)]
