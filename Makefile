@@ -48,6 +48,7 @@ kill-campaign: $(STAMP) ## 200 runs in which processes are killed; ends with wha
 
 lock: ## Pin all versions again (needs uv)
 	@uv pip compile -q pyproject.toml --extra embedded --extra postgres --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock
+	@uv pip compile -q requirements-tryton.in --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements-tryton.lock
 
 clean: ## Remove what the targets made, except data under .meterbridge
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
+	@rm -rf $(VENV) .venv-tryton .venv-tryton.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

@@ -196,8 +196,11 @@ _REVENUE_ROLES = ("usage_revenue", "subscription_revenue", "shortfall_revenue")
 
 
 def _entities(draft: Draft) -> Iterator[Finding]:
+    from config.checks_erp import erp  # noqa: PLC0415  # it uses this module's types
+
     for index, entity in draft.entities.items():
         base: Location = ("entities", index)
+        yield from erp(entity.erp, (*base, "erp"))
         if not is_known(entity.functional_currency):
             message = f"unknown currency {entity.functional_currency!r}"
             yield Finding((*base, "functional_currency"), message, "use an ISO 4217 code such as USD")

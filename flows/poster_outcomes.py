@@ -94,7 +94,7 @@ def after_lookup(
         due_ms = _later_ms(now, backoff_s(lookups, chance))
         detail = f"lookup {lookups} found nothing; waiting for the ERP to settle"
         return Change(row.key, postings.UNKNOWN, reason="unknown", detail=detail, due_at_ms=due_ms, lookups=lookups)
-    if capabilities.idempotency in _REPEATABLE:
+    if capabilities.idempotency in _REPEATABLE or capabilities.two_phase:
         return Change(row.key, postings.PENDING, reason="not_found", detail="never arrived; the same key is sent again")
     detail = f"{lookups} lookups found nothing, and this ERP does not refuse a repeated key: check it, then release it"
     never = postings.NEVER_MS

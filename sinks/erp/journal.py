@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import Unreachable
+from sinks.erp import checks
 from sinks.erp.journal_balances import all_balances
 from sinks.erp.journal_books import Books
 from sinks.erp.journal_format import ROOTS, account_name, entry_text, number_text
@@ -42,7 +43,6 @@ from sinks.erp.port import (
     Unknown,
     Window,
 )
-from sinks.ledger.amounts import exact
 from sinks.ledger.times import MS_PER_HOUR, to_datetime
 
 LINES_MAX: Final = 100_000
@@ -65,20 +65,11 @@ def booked_day(posting: Posting) -> date:
 
 def problem(posting: Posting) -> Rejected | None:
     """Check what a real ERP would check; return the rejection, or None."""
-    if not posting.lines:
-        return Rejected("invalid", f"posting {posting.key} has no lines")
-    if len(posting.lines) > LINES_MAX:
-        return Rejected("invalid", f"posting {posting.key} has {len(posting.lines)} lines, more than {LINES_MAX}")
-    for line in posting.lines:
-        if not line.account:
-            return Rejected("unknown_account", f"posting {posting.key}: no account for {line.account_role}")
-        if line.account_role not in ROOTS:
-            return Rejected("unknown_account", f"posting {posting.key}: unknown account role {line.account_role!r}")
-    with exact():
-        difference = sum(line.signed for line in posting.lines)
-    if difference:
-        return Rejected("unbalanced", f"posting {posting.key}: debits minus credits is {difference}, not 0")
-    return None
+    found = checks.problem(posting, LINES_MAX)
+    role = next((line.account_role for line in posting.lines if line.account_role not in ROOTS), None)
+    if found is None and role is not None:
+        return Rejected("unknown_account", f"posting {posting.key}: unknown account role {role!r}")
+    return found
 
 
 class JournalAdapter:
@@ -189,14 +180,7 @@ class JournalAdapter:
 
     def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
         """Book the opposite entry; refuse one that is not the opposite."""
-        totals = dict.fromkeys((account for account, _ in entry.lines), 0)
-        sums = {account: sum(amount for name, amount in entry.lines if name == account) for account in totals}
-        for line in posting.lines:
-            name = account_name(posting.entity, line)
-            sums[name] = sums.get(name, 0) + line.signed
-        if any(sums.values()) or posting.reverses != entry.key:
-            return Rejected("invalid", f"posting {posting.key} is not the opposite of {entry.key} ({entry.number})")
-        return self.submit([posting], posting.key)[0]
+        return checks.opposite_problem(entry, posting, self.expected) or self.submit([posting], posting.key)[0]
 
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
         """Read the entries of those booked days, in file order."""

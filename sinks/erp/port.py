@@ -50,6 +50,8 @@ class Capabilities:
     """How long a request whose answer was lost may still take effect."""
     settle_lookups: int = 1
     """How many lookups must find nothing before the same key is sent again."""
+    two_phase: bool = False
+    """Drafts are made first and only one is ever posted: a key that is not unique may be sent again."""
     reads_lines: bool = True
     lines_per_month_max: int = 0
     """Lines the ERP's contract allows a month, for `doctor`; 0 is no limit."""
@@ -234,7 +236,7 @@ class Rejected:
     """The ERP said no. In an atomic batch every posting of the batch gets the one answer."""
 
     reason: str
-    """`unbalanced`, `unknown_account`, `unknown_customer`, `missing_dimension`, `closed_period`, `invalid`."""
+    """`unbalanced`, `unknown_account`/`_customer`/`_currency`, `missing_dimension`, `closed_period`, `invalid`."""
     text: str
     raw: str = ""
 

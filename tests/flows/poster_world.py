@@ -10,7 +10,7 @@ from config.settings import PosterSettings, Settings
 from core.clock import ManualClock
 from flows.poster import Poster, Summary
 from sinks import ledger
-from sinks.ledger import documents, exceptions, postings, progress, revisions, tables
+from sinks.ledger import documents, exceptions, held, postings, progress, revisions, tables
 from sinks.ledger.database import read, write
 from sinks.ledger.times import MS_PER_HOUR
 from tests.sinks.erp.memory_erp import MemoryErp
@@ -60,6 +60,11 @@ class World:
 
     def once(self, **more: Any) -> Summary:
         return self.poster(**more).run_once()
+
+    def release(self, posting_key: str) -> None:
+        """Release a held posting as a person would."""
+        now = self.clock.now()
+        held.release(self.engine, posting_key, actor="ann", reason="looked into the ERP", now=now)
 
     def states(self) -> dict[str, int]:
         return postings.count_by_state(self.engine)

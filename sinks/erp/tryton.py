@@ -1,0 +1,243 @@
+"""The Tryton adapter: batches of postings through our module `usage_external_id`, each key once.
+
+Guarantee: the key is unique in the company by a constraint of Tryton's database; a repeat is answered with the first
+entry, other content under the same key is a conflict.
+Unit of parallelism: one writer per company: Tryton locks the sequence of entry numbers, more writers only wait.
+If the process or Tryton dies in a call: the call is one transaction, all of it is booked or nothing.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from decimal import Decimal
+from typing import Any, Final
+
+import httpx
+
+from config.erp_options import TrytonOptions
+from core.errors import MeterbridgeError, Unreachable
+from sinks.erp.checks import opposite_problem, problem
+from sinks.erp.port import (
+    Capabilities,
+    Conflict,
+    ErpEntry,
+    Idempotency,
+    Issue,
+    MasterData,
+    NotSent,
+    Outcome,
+    Posted,
+    Posting,
+    PostingLine,
+    Rejected,
+    Unknown,
+    Window,
+)
+from sinks.erp.tryton_client import TrytonClient, refusal
+from sinks.erp.tryton_master import TrytonMaster
+from sinks.ledger.times import MS_PER_HOUR, to_datetime
+
+LINES_MAX: Final = 1000
+LINES_PER_CALL_MAX: Final = 5_000
+"""About fifteen seconds of Tryton's time: a call must not outlive the poster's lease."""
+KEYS_PER_CALL: Final = 500
+PAGE: Final = 200
+"""Entries of one call of a read-back."""
+_MODEL: Final = "account.move"
+
+
+def booked_day(posting: Posting) -> date:
+    """Return the UTC day of the booked hour."""
+    return to_datetime(posting.booked_hour * MS_PER_HOUR).date()
+
+
+def line_text(line: PostingLine) -> str | None:
+    """Return customer and dimensions for the line's text."""
+    parts = [f"customer={line.customer}"] if line.customer else []
+    parts += [f"{name}={value}" for name, value in line.dimensions if value]
+    return "; ".join(parts) or None
+
+
+class TrytonAdapter:
+    """Books into one company of one Tryton database."""
+
+    name = "tryton"
+
+    def __init__(
+        self,
+        options: TrytonOptions,
+        company: str,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        page_entries: int = PAGE,
+    ) -> None:
+        self._options = options
+        self._page = page_entries
+        self._client = TrytonClient(options, company, transport)
+        self._master = TrytonMaster(self._client, monotonic_s)
+        self.capabilities = Capabilities(
+            idempotency=Idempotency.UNIQUE_KEY,
+            atomic_batch=True,
+            postings_max=options.batch_documents,
+            lines_max=LINES_MAX,
+        )
+
+    def _problem(self, posting: Posting) -> Rejected | None:
+        return problem(posting, LINES_MAX, self._options.required_dimensions)
+
+    def preflight(self, postings: Sequence[Posting]) -> list[Issue]:
+        """Check size, balance and dimensions, and that Tryton has the accounts, parties and open periods."""
+        issues = []
+        sound = []
+        for posting in postings:
+            found = self._problem(posting)
+            if found is None:
+                sound.append(posting)
+            else:
+                issues.append(Issue(posting.key, found.reason, found.text))
+        return issues + (self._master.issues(sound) if sound else [])
+
+    def submit(self, postings: Sequence[Posting], attempt_id: str) -> list[Outcome]:
+        """Book a batch in one call (more, if it has very many lines); what no ERP would take is not sent."""
+        outcomes: list[Outcome] = [self._problem(posting) or NotSent("not reached") for posting in postings]
+        todo = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, NotSent)]
+        for part in _parts(postings, todo):
+            answers = self._book([postings[index] for index in part])
+            for index, answer in zip(part, answers, strict=True):
+                outcomes[index] = answer
+            if not any(isinstance(answer, Posted | Conflict | Rejected) for answer in answers):
+                break
+        return outcomes
+
+    def _book(self, batch: list[Posting]) -> list[Outcome]:
+        documents = {"documents": [self._document(posting) for posting in batch]}
+        try:
+            answer = self._client.post(f"{_MODEL}/post_external", documents)
+        except MeterbridgeError as error:  # the company could not be found out: nothing was sent
+            return [NotSent(str(error)) for _ in batch]
+        failure = refusal(answer)
+        if failure is not None:
+            return [failure for _ in batch]
+        try:
+            rows = answer.json()  # type: ignore[union-attr]  # refusal() leaves nothing but a whole answer
+            if not isinstance(rows, list) or [row["external_id"] for row in rows] != [one.key for one in batch]:
+                return [Unknown("Tryton's answer does not fit what was sent") for _ in batch]
+            return [_outcome(row) for row in rows]
+        except (ValueError, KeyError, TypeError) as error:
+            return [Unknown(f"Tryton's answer cannot be read: {error!r}") for _ in batch]
+
+    def _document(self, posting: Posting) -> dict[str, Any]:
+        return {
+            "external_id": posting.key,
+            "digest": posting.digest,
+            "day": booked_day(posting).isoformat(),
+            "posting_date": posting.posting_date.isoformat(),
+            "journal": self._options.journal,
+            "currency": posting.currency,
+            "description": posting.description,
+            "url": posting.trace_url or None,
+            "reverses": posting.reverses,
+            "lines": [_line(line) for line in posting.lines],
+        }
+
+    def lookup(self, keys: Sequence[str]) -> dict[str, list[ErpEntry]]:
+        """Find entries by key."""
+        found: dict[str, list[ErpEntry]] = {key: [] for key in keys}
+        wanted = list(found)
+        for start in range(0, len(wanted), KEYS_PER_CALL):
+            body = {"external_ids": wanted[start : start + KEYS_PER_CALL]}
+            for row in self._client.query(f"{_MODEL}/find_external", body):
+                found[row["external_id"]].append(_entry(row))
+        return found
+
+    def poll(self, jobs: Sequence[str]) -> list[Outcome]:
+        """Answer that there are no jobs: Tryton books at once."""
+        return [Unknown(f"Tryton has no jobs, asked for {job}") for job in jobs]
+
+    def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
+        """Book the opposite entry, with the original as its origin; refuse one that is not the opposite."""
+        return opposite_problem(entry, posting, self.expected) or self.submit([posting], posting.key)[0]
+
+    def read_back(self, window: Window) -> Iterator[ErpEntry]:
+        """Read the entries of those booked days in the order Tryton made them."""
+        after = 0
+        while True:
+            body = {
+                "first": window.first.isoformat(),
+                "last": window.last.isoformat(),
+                "after": after,
+                "limit": self._page,
+            }
+            rows = self._client.query(f"{_MODEL}/read_external", body)
+            yield from (_entry(row) for row in rows)
+            if len(rows) < self._page:
+                return
+            after = rows[-1]["id"]
+
+    def expected(self, posting: Posting) -> tuple[tuple[str, Decimal], ...]:
+        """Return the lines with Tryton's account codes."""
+        return tuple((line.account, line.signed) for line in posting.lines)
+
+    def balances(self) -> dict[tuple[str, str], Decimal]:
+        """Return the balances of all posted moves, in the currency of their lines."""
+        rows = self._client.query(f"{_MODEL}/external_balances", {})
+        return {(account, currency): Decimal(balance) for account, currency, balance in rows}
+
+    def master_data(self) -> MasterData:
+        """Read parties, accounts, currencies and periods; Tryton must have all that is posted to."""
+        return self._master.everything()
+
+
+def _line(line: PostingLine) -> dict[str, Any]:
+    # A negative amount is the other side: Tryton takes amounts of at least 0.
+    is_debit = line.signed >= 0
+    amount = format(line.signed.copy_abs(), "f")
+    return {
+        "account": line.account,
+        "party": line.party,
+        "description": line_text(line),
+        "debit" if is_debit else "credit": amount,
+    }
+
+
+def _parts(postings: Sequence[Posting], todo: Sequence[int]) -> Iterator[list[int]]:
+    """Cut a batch so that no call has more than LINES_PER_CALL_MAX lines."""
+    part: list[int] = []
+    lines = 0
+    for index in todo:
+        size = len(postings[index].lines)
+        if part and lines + size > LINES_PER_CALL_MAX:
+            yield part
+            part, lines = [], 0
+        part.append(index)
+        lines += size
+    if part:
+        yield part
+
+
+def _outcome(row: dict[str, Any]) -> Outcome:
+    """Return the outcome of one document's answer."""
+    reason = row.get("refused")
+    if reason == "conflict":
+        return Conflict(str(row["number"]), str(row["digest"]))
+    if reason:
+        return Rejected(str(reason), str(row["text"]), str(row))
+    if row["state"] != "posted" or not row["number"]:
+        return Unknown(f"Tryton says the entry is {row['state']!r} with number {row['number']!r}")
+    return Posted(str(row["number"]), f"{_MODEL},{row['id']}", replayed=bool(row["replayed"]))
+
+
+def _entry(row: dict[str, Any]) -> ErpEntry:
+    try:
+        return ErpEntry(
+            key=row["external_id"],
+            number=str(row["number"]),
+            digest=row["digest"] or "",
+            currency=row["currency"],
+            posting_date=date.fromisoformat(row["date"]),
+            lines=tuple((account, Decimal(amount)) for account, amount, _ in row["lines"]),
+        )
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        message = f"Tryton's entry cannot be read: {error!r}"
+        raise Unreachable(message) from error

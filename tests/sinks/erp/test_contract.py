@@ -1,0 +1,86 @@
+"""The 18 cases every adapter has to pass, on real ERPs: files, servers over HTTP, Tryton on PostgreSQL.
+
+Where the class of an ERP excludes an outcome, the case says which other outcome is right there; nothing is skipped.
+Tryton's whole suite is slow; a few of its cases run always.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.sinks.erp.contract import cases_booking, cases_faults, cases_reading
+from tests.sinks.erp.contract.cases_faults import Shown
+from tests.sinks.erp.contract.harness import ErpUnderTest
+from tests.sinks.erp.contract.journal_erp import JournalErp
+from tests.sinks.erp.contract.rest_erp import RestErp
+
+Case = Callable[..., None]
+CASES: dict[str, Case] = {
+    name: case
+    for module in (cases_booking, cases_faults, cases_reading)
+    for name, case in inspect.getmembers(module, inspect.isfunction)
+    if name.startswith("case_") and case.__module__ == module.__name__
+}
+WHOLE = ("journal", "rest-netsuite", "rest-plain")
+"""All of their cases run always: a library, an upsert, and an ERP that refuses nothing."""
+SHORT = ("rest-xero", "rest-quickbooks", "rest-jobs", "tryton", "tryton-vanilla")
+SHORT_CASES = ("case_01", "case_03", "case_04", "case_05", "case_09")
+"""The cases of the others that run always; the rest is slow."""
+
+
+def runs() -> Iterator[Any]:
+    """Return every pair of ERP and case, ERP by ERP."""
+    for name in (*WHOLE, *SHORT):
+        for case in sorted(CASES):
+            slow = name in SHORT and not case.startswith(SHORT_CASES)
+            yield pytest.param(name, case, id=f"{name}-{case}", marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.fixture(scope="module")
+def erps(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], ErpUnderTest]]:
+    """Make each ERP when it is first needed, and end them all behind the module."""
+    made: dict[str, ErpUnderTest] = {}
+
+    def make(name: str, folder: Path) -> ErpUnderTest:
+        if name == "journal":
+            return JournalErp(folder)
+        if name.startswith("rest-"):
+            return RestErp(name.removeprefix("rest-"), folder)
+        return cast("ErpUnderTest", request.getfixturevalue("make_tryton")(name, folder))
+
+    def get(name: str) -> ErpUnderTest:
+        if name not in made:
+            made[name] = make(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    yield get
+    for one in made.values():
+        one.close()
+
+
+def test_there_are_eighteen_cases() -> None:
+    assert {name[5:7] for name in CASES} == {f"{number:02d}" for number in range(1, 19)}
+
+
+@pytest.mark.parametrize(("name", "case"), list(runs()))
+def test_case(
+    name: str,
+    case: str,
+    erps: Callable[[str], ErpUnderTest],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    erp = erps(name)
+    erp.heal()
+    run = CASES[case]
+    more: list[Any] = [Shown(capfd, caplog)] if "shown" in inspect.signature(run).parameters else []
+    try:
+        run(erp, tmp_path, *more)
+    finally:
+        erp.heal()
