@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import httpx
 import orjson
@@ -24,7 +24,7 @@ from cli import demo_report
 from cli.context import context
 from cli.output import emit, note, progress
 from config.revision import Configuration
-from config.settings import Settings
+from config.settings import LedgerSettings, Settings
 from core.errors import FatalError, InvalidRequest, InvariantViolation
 
 DEMO_DIRECTORY = "demo"
@@ -39,6 +39,12 @@ _MADE = {
 """Counts the workload keeps of what it made, and the outcome each must have."""
 _SUMS = ("input_tokens", "output_tokens")
 """Sums of what was sent, voids taken off: what the meters of these names must show."""
+
+
+_LOGINS: Final = frozenset(
+    {"METERBRIDGE_REDIS__USERNAME", "METERBRIDGE_REDIS__PASSWORD", "METERBRIDGE_CLICKHOUSE__PASSWORD"}
+)
+"""Settings for other servers than the demo's own."""
 
 
 def demo(
@@ -62,6 +68,7 @@ def demo(
             message = f"no trace file {path}: give a CSV file with the columns TIMESTAMP,ContextTokens,GeneratedTokens"
             raise InvalidRequest(message)
     configuration = cli.configuration()
+    _refuse_real_erps(configuration)
     settings = _settings(cli.settings)
     stack = Stack(settings)
     _start_empty(stack, settings)
@@ -86,14 +93,31 @@ def demo(
         raise InvariantViolation("\n".join(["the demo's numbers do not agree:", *broken]))
 
 
+def _refuse_real_erps(configuration: Configuration) -> None:
+    """Make sure that invented documents go to the journal file only, whose configuration this ever is."""
+    for entity in configuration.entities:
+        if entity.erp.adapter != "journal":
+            message = (
+                f"entity {entity.id} posts to {entity.erp.adapter}: the demo's documents are invented and go to the "
+                "journal only; call it without this configuration (--config, METERBRIDGE_CONFIG_FILE)"
+            )
+            raise InvalidRequest(message)
+
+
 def _settings(base: Settings) -> Settings:
-    """Return the settings of the demo: a directory of its own, and free ports where the usual ones are taken."""
+    """Return the settings of the demo: a directory, ledger and books of its own, free ports, no login."""
     redis_port, clickhouse_port = _free_port(6390), _free_port(8190)
     return base.model_copy(
         update={
             "state_dir": base.state_dir / DEMO_DIRECTORY,
-            "redis": base.redis.model_copy(update={"url": f"redis://127.0.0.1:{redis_port}/0"}),
-            "clickhouse": base.clickhouse.model_copy(update={"url": f"http://127.0.0.1:{clickhouse_port}"}),
+            "redis": base.redis.model_copy(
+                update={"url": f"redis://127.0.0.1:{redis_port}/0", "username": None, "password": None, "tls": False}
+            ),
+            "clickhouse": base.clickhouse.model_copy(
+                update={"url": f"http://127.0.0.1:{clickhouse_port}", "username": "default", "password": None}
+            ),
+            "ledger": LedgerSettings(),
+            "poster": base.poster.model_copy(update={"journal_directory": None}),
             "metrics": base.metrics.model_copy(update={"flow_port": _free_port(0), "poster_port": 0}),
         }
     )
@@ -118,7 +142,12 @@ def _start_empty(stack: Any, settings: Settings) -> None:
 
 
 def _environment(settings: Settings, config_path: Path) -> dict[str, str]:
-    return os.environ | {
+    inherited = {name: value for name, value in os.environ.items() if name.upper() not in _LOGINS}
+    return inherited | {
+        "METERBRIDGE_LEDGER__URL": settings.ledger_url,
+        "METERBRIDGE_POSTER__JOURNAL_DIRECTORY": str(settings.books_dir),
+        "METERBRIDGE_REDIS__TLS": "false",
+        "METERBRIDGE_CLICKHOUSE__USERNAME": settings.clickhouse.username,
         "METERBRIDGE_CONFIG_FILE": str(config_path),
         "METERBRIDGE_STATE_DIR": str(settings.state_dir),
         "METERBRIDGE_REDIS__URL": settings.redis.url,
@@ -129,7 +158,7 @@ def _environment(settings: Settings, config_path: Path) -> dict[str, str]:
 
 
 def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "cli", *arguments]
+    return [sys.executable, "-P", "-m", "cli", *arguments]  # -P: never a package `cli` of the current directory
 
 
 def _call(environment: dict[str, str], *arguments: str) -> None:

@@ -7,6 +7,10 @@ read_secret() {
     if [ -r "/run/secrets/$1" ]; then
         value=$(cat "/run/secrets/$1")
         export "$2=$value"
+    elif [ -e "/run/secrets/$1" ]; then
+        # Compose mounts the file with the owner and mode it has on the host.
+        echo "error: user $(id -u) may not read the secret $1: make its file readable (chmod 444 secrets/$1)" >&2
+        exit 1
     fi
 }
 

@@ -89,7 +89,7 @@ def _valkey_command(server: Server) -> list[str]:
 
 def _clickhouse_command(server: Server) -> list[str]:
     options = ["--path", str(server.directory.resolve()), "--host", _numeric(server.host)]
-    return [processes.PYTHON, "-m", "stack.chdb_server", *options, "--port", str(server.port)]
+    return [processes.PYTHON, "-P", "-m", "stack.chdb_server", *options, "--port", str(server.port)]
 
 
 def _numeric(host: str) -> str:

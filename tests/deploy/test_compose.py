@@ -1,7 +1,9 @@
 """The deployment files, as far as they can be checked without a container engine."""
 
+import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,23 @@ def test_the_entry_point_can_be_run_and_passes_signals_on() -> None:
     script = ROOT / "docker" / "entrypoint.sh"
     assert script.stat().st_mode & stat.S_IXUSR
     assert script.read_text().rstrip().endswith('exec meterbridge "$@"')
+
+
+@pytest.mark.parametrize(("mode", "code"), [(0o444, 0), (0o000, 1)])
+def test_a_secret_that_cannot_be_read_is_said_rather_than_left_out(tmp_path: Path, mode: int, code: int) -> None:
+    secret = tmp_path / "redis_password"
+    secret.write_text("hunter2")
+    secret.chmod(mode)
+    text = (ROOT / "docker" / "entrypoint.sh").read_text().replace("/run/secrets", str(tmp_path))
+    script = tmp_path / "entrypoint.sh"
+    script.write_text(text.replace("exec meterbridge", "exec env"))
+    script.chmod(0o755)
+    user = 65534 if os.geteuid() == 0 else None  # who is root may read everything
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    done = subprocess.run(["sh", str(script)], capture_output=True, text=True, check=False, user=user)  # noqa: S607
+    assert done.returncode == code
+    if code:
+        assert "may not read the secret redis_password" in done.stderr
+    else:
+        assert "METERBRIDGE_REDIS__PASSWORD=hunter2" in done.stdout
