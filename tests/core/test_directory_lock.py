@@ -35,7 +35,8 @@ def test_release_lets_the_next_one_in(tmp_path: Path) -> None:
 def test_a_forgotten_lock_is_given_up(tmp_path: Path) -> None:
     lock = DirectoryLock(tmp_path / "lock")
     del lock
-    DirectoryLock(tmp_path / "lock").release()
+    with DirectoryLock(tmp_path / "lock"):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_another_process_holds_it_until_it_is_killed(tmp_path: Path) -> None:

@@ -5,22 +5,22 @@ import pytest
 from tests.faults.campaign import Outcome, report, run_seed
 
 
-def _run(seed: int, directory: Path) -> None:
-    outcome = run_seed(seed, directory)
-    assert outcome.wrong == [], outcome.steps
-    assert sum(outcome.deaths.values()) > 0
-
-
 @pytest.mark.timeout(300)
 def test_a_run_with_kills_equals_the_oracle(tmp_path: Path) -> None:
-    _run(2, tmp_path / "world")
+    outcome = run_seed(2, tmp_path / "world")
+
+    assert outcome.wrong == [], outcome.steps
+    assert sum(outcome.deaths.values()) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(1001, 1021))
 def test_more_runs_with_kills_equal_the_oracle(tmp_path: Path, seed: int) -> None:
-    _run(seed, tmp_path / "world")
+    outcome = run_seed(seed, tmp_path / "world")
+
+    assert outcome.wrong == [], outcome.steps
+    assert sum(outcome.deaths.values()) > 0
 
 
 def test_the_report_counts_and_names_what_broke() -> None:
