@@ -127,6 +127,16 @@ def _plan_version(draft: Draft, version: PlanVersion, base: Location) -> Iterato
     yield from _charged_twice(version, charges)
 
 
+def broken_plan(draft: Draft, raw: object, base: Location) -> Iterator[Finding]:
+    """Check the charges of a plan that is not sound for another reason, so that nothing waits for a second look."""
+    versions = raw.get("versions") if isinstance(raw, Mapping) else None
+    for place, version in enumerate(versions if isinstance(versions, list) else ()):
+        charges = version.get("charges") if isinstance(version, Mapping) else None
+        for number, written in enumerate(charges if isinstance(charges, list) else ()):
+            if isinstance(written, Mapping):
+                yield from charge(draft, written, (*base, "versions", place, "charges", number))
+
+
 def charge(draft: Draft, raw: Mapping[str, Any], base: Location) -> Iterator[Finding]:
     """Check one charge: its own fields by the price engine, its meter and its filter."""
     yield from parse_findings(raw, base)

@@ -4,7 +4,7 @@ Sections: `settings` (processes, see `config.settings`), `rules`, `meters`, `pla
 (the revision, see `config.revision`). Every problem is found in one go and named with file and line.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -138,7 +138,7 @@ def _revision(source: Source, rules: Mapping[str, Any] | None) -> tuple[Configur
     ids = {name: _written_ids(source, name) for name in _LISTS}
     draft = checks.Draft(meters, plans, entities, customers, ids, checked_rules)
     warnings: list[str] = []
-    for finding in checks.check(draft):
+    for finding in [*checks.check(draft), *_broken_plans(source, draft)]:
         text = problem(source.where(finding.location), source.name(finding.location), finding.message, finding.hint)
         (warnings if finding.is_warning else problems).append(text)
     if problems or source.problems or checked_rules is None:
@@ -151,6 +151,13 @@ def _revision(source: Source, rules: Mapping[str, Any] | None) -> tuple[Configur
         rules=checked_rules,
     )
     return configuration, problems, warnings
+
+
+def _broken_plans(source: Source, draft: checks.Draft) -> Iterator[checks.Finding]:
+    value = source.values.get("plans")
+    for index, element in enumerate(value if isinstance(value, list) else ()):
+        if index not in draft.plans:
+            yield from checks.broken_plan(draft, element, ("plans", index))
 
 
 def _rules(source: Source, rules: Mapping[str, Any] | None, problems: list[str]) -> Rules | None:

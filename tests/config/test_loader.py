@@ -113,12 +113,14 @@ rules: {grace_s: -1}
         "m.yaml:6: meters[1].id",
         "m.yaml:8: meters[1].colour",
         "m.yaml:12: plans[p].versions[0].effective_from",
+        "m.yaml:15: plans[p].versions[0].charges[c].meter",
+        "m.yaml:16: plans[p].versions[0].charges[c].unit_amount",
         "m.yaml:22: customers[x].contracts[k].plan_version",
         "m.yaml:23: rules.grace_s",
     ]
     assert "(got 'summ')" in problems[0]
     assert "hint: " in problems[0]
-    assert problems[4].count("got") == 1  # both members of the union in one problem
+    assert problems[6].count("got") == 1  # both members of the union in one problem
 
 
 def test_charges_are_read_by_the_price_engine_with_their_line(tmp_path: Path) -> None:
@@ -245,6 +247,27 @@ def test_bad_environment_is_named_by_variable_beside_the_files_problems(
         "METERBRIDGE_RULES__GRACE_S",
     ]
     assert "did you mean METERBRIDGE_REDIS__URL?" in problems[2]
+
+
+def test_the_charges_of_a_broken_plan_are_checked_too(tmp_path: Path) -> None:
+    path = _write(
+        tmp_path,
+        """\
+plans:
+  - id: p
+    versions:
+      - effective_from: 2023-13-01T00:00:00Z
+        currency: USD
+        charges:
+          - {id: c, meter: nope, model: per_unit, unit_amount: "1"}
+          - {id: d, meter: nope, model: graduated, tiers: [{up_to: null, unit_amount: x}]}
+          - nothing
+""",
+    )
+    problems = "\n".join(_problems(path))
+    assert "effective_from" in problems
+    assert "m.yaml:7: plans[p].versions[0].charges[c].meter: unknown meter 'nope'" in problems
+    assert "m.yaml:8: plans[p].versions[0].charges[d].tiers[0].unit_amount" in problems
 
 
 @pytest.mark.parametrize("streams", ['["a", "b", "a"]', "[]", '[""]'])
