@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -157,10 +157,13 @@ def compare(flow_events: int, peer_events: int, rounds: int) -> list[Figure]:
     """Run both in turn, `rounds` times."""
     own_input, peer_input = lines.make(flow_events), lines.make(peer_events)
     own: list[float] = []
+    cpu_us: list[float] = []
     peers: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
+            began_cpu_s = process_time()
             seconds, totals = run_flow(own_input, Path(directory))
+            cpu_us.append((process_time() - began_cpu_s) / flow_events * 1e6)
         _check("the flow", own_input, totals.accepted, int(totals.tokens))
         own.append(flow_events / seconds)
         for windows, rates in peers.items():
@@ -168,7 +171,10 @@ def compare(flow_events: int, peer_events: int, rounds: int) -> list[Figure]:
             result = peer_bytewax.run(peer_input.lines, windows=windows)
             rates.append(peer_events / (perf_counter() - began_s))
             _check("the stock pipeline", peer_input, result.accepted, result.tokens)
-    figures = [figure("engine", "metering flow, recovery on, no servers", own, "events/s")]
+    figures = [
+        figure("engine", "metering flow, recovery on, no servers", own, "events/s"),
+        figure("engine", "metering flow, processor time", cpu_us, "us/event"),
+    ]
     for windows, rates in peers.items():
         name = f"stock Bytewax, one item per event, {'minute windows' if windows else 'one sum at the end'}"
         figures.append(figure("engine", f"{name}, no recovery", rates, "events/s"))

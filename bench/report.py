@@ -40,7 +40,8 @@ READING: Final = """\
 ## Limits of these figures
 
 - Everything shares one small machine. The load before each bench is given above: beyond about 0.5, other work ran at
-  the same time, and rates (not ratios within one run) are too low.
+  the same time and rates are too low, many times too low where the load is ten or more. Processor time for each event
+  and ratios within one run suffer least.
 - Generated events of about 200 to 350 bytes. Larger events cost more for each byte.
 - Peers other than Bytewax are not run here.
 

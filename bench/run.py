@@ -1,7 +1,8 @@
 """Runs the benchmarks: `python -m bench.run [--quick] [--only NAME]`, which `make bench` calls.
 
-Each bench runs in a process of its own. A whole run stores its result in `bench/results/` and generates
-`docs/benchmarks.md` from it; a quick or partial one prints the page and stores nothing but the JSON.
+Each bench runs in a process of its own, with as many threads as the flow. A whole run stores its result in
+`bench/results/` and generates `docs/benchmarks.md` from it; a quick or partial one prints the page and leaves its JSON in
+`latest-partial.json.tmp`, unless `--store` is given.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import orjson
 
 from bench.machine import describe
 from bench.report import render
+from flows import threads
 
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "bench" / "results"
@@ -37,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: a look, not a result")
     parser.add_argument("--only", choices=BENCHES, action="append", help="run this bench only; may be repeated")
     parser.add_argument("--into", type=Path, help="run the one bench in this process and write its figures there")
+    parser.add_argument("--store", action="store_true", help="store the result and the page of a quick run, too")
     options = parser.parse_args(arguments)
     if options.into is not None:
         options.into.write_bytes(orjson.dumps(_measure(options.only[0], quick=options.quick)))
@@ -44,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     result = run(tuple(options.only or BENCHES), quick=options.quick)
     page = render(result)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    whole = not options.only and not options.quick
+    whole = not options.only and (options.store or not options.quick)
     name = f"{result['began'].replace(':', '').replace('-', '')}.json" if whole else "latest-partial.json.tmp"
     (RESULTS / name).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     if whole:
@@ -97,6 +100,7 @@ def _in_process(name: str, into: Path, *, quick: bool) -> list[dict[str, Any]]:
 
 
 def _measure(name: str, *, quick: bool) -> list[dict[str, Any]]:
+    threads.limit(workers=1)
     module = importlib.import_module(f"bench.{name}")
     return [one.to_plain() for one in module.measure(quick=quick)]
 
