@@ -1,8 +1,8 @@
 """Runs the benchmarks: `python -m bench.run [--quick] [--only NAME]`, which `make bench` calls.
 
 Each bench runs in a process of its own, with as many threads as the flow. A whole run stores its result in
-`bench/results/` and generates `docs/benchmarks.md` from it; a quick or partial one prints the page and leaves its JSON in
-`latest-partial.json.tmp`, unless `--store` is given.
+`bench/results/` and generates `docs/benchmarks.md` from it; a quick or partial one prints the page and leaves its
+JSON in `latest-partial.json.tmp`, unless `--store` is given.
 """
 
 import argparse

@@ -36,6 +36,11 @@ def test_targets_are_met_missed_or_not_run() -> None:
     assert "| end_to_end: 100 events per entry, steady (final target) | 250,000 | not run | - |" in lines
 
 
+def test_a_quick_run_does_not_call_a_target_met() -> None:
+    quick = result(figure("end_to_end", "one event per entry, steady", 120_000, "events/s")) | {"quick": True}
+    assert "| 100,000 | 120,000 | in this quick run |" in render(quick)
+
+
 def test_the_page_says_where_and_when() -> None:
     page = render(result())
     assert "- 2026-11-24T20:00:00Z (full run), commit abc1234\n" in page
