@@ -37,6 +37,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "trace": Entry("cli.trace:app", "Follow an event to the ERP, or a document back to its events."),
     "reconcile": Entry("cli.reconcile:reconcile", "Compare events, facts, rated rows, documents and postings."),
     "whatif": Entry("cli.whatif:whatif", "Re-rate booked usage under other plans, and show the difference."),
+    "erp": Entry("cli.erp:app", "Approve, reverse, close periods, pull master data, make invoices."),
+    "report": Entry("cli.report:app", "Unbilled roll-forward and ageing, postings, accounting periods."),
     "exceptions": Entry("cli.exceptions:app", "What needs a person, grouped by cause: list, show, retry, resolve."),
     "verify": Entry("cli.verify:verify", "Replay the streams and compare with what is stored."),
 }

@@ -10,9 +10,12 @@ from cli.output import emit, progress, table
 from core.errors import InvalidRequest, InvariantViolation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import RenderableType
 
-    from queries.reconcile import Check, Report
+    from queries.reconcile import Check, Report, Span
+    from queries.stores import Stores
 
 _SHOWN_MAX = 10
 
@@ -20,8 +23,12 @@ _SHOWN_MAX = 10
 def reconcile(
     from_: Annotated[str, typer.Option("--from", help="First booked hour, RFC 3339. Default: the beginning.")] = "",
     to: Annotated[str, typer.Option("--to", help="End of the span. Default: the last sealed hour.")] = "",
+    erp: Annotated[bool, typer.Option("--erp", help="Read our entries back from the ERP, and compare them.")] = False,
 ) -> None:
     """Check every identity between events, facts, rated rows, documents and postings, to the last digit.
+
+    With --erp also the ERP's books: lines, amounts and balances, foreign edits, deletions and duplicates; postings are
+    marked RECONCILED or MISMATCHED.
 
     Prints what disagrees, by how much, and the likely cause. The exit code is 0 only if everything agrees.
     """
@@ -33,12 +40,20 @@ def reconcile(
     with open_stores(context().settings) as stores:
         span = span_of(stores, begins, ends)
         with progress("Reconciling", None) as advance:
-            report = run(stores, span, lambda _name: advance(1))
+            report = run(stores, span, lambda _name: advance(1), _erp_checks if erp else None)
     emit(_plain(report), *_parts(report))
     if not report.holds:
         broken = [check.name for check in report.checks if not check.holds]
         message = f"{len(broken)} of {len(report.checks)} checks do not hold: {'; '.join(broken)}"
         raise InvariantViolation(message)
+
+
+def _erp_checks(stores: "Stores", span: "Span") -> "Iterator[Check]":
+    from core.clock import SystemClock  # noqa: PLC0415
+    from queries.reconcile_erp import checks  # noqa: PLC0415
+    from sinks.erp.registry import Adapters  # noqa: PLC0415
+
+    return checks(stores, span, Adapters(stores.settings), SystemClock().now())
 
 
 def _time(text: str, option: str) -> datetime | None:

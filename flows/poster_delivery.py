@@ -137,13 +137,13 @@ class Delivery:
         rows, refused = self._preflight(rows)
         self._apply(postings.PENDING, refused)
         answered = len(refused)
-        plain = [row for row in rows if not row.reverses]
+        plain = [row for row in rows if not row.posting.reverses]
         if plain and self._token():
             attempt_id = f"{plain[0].key}-{plain[0].attempts + 1}"
             postings.begin_attempt(self.engine, self.lease, plain, attempt_id, self.clock.now())
             answered += self._send(plain, attempt_id)
         for row in rows:
-            if row.reverses and self.breaker.wait_s() <= 0 and not self.stop.is_set():
+            if row.posting.reverses and self.breaker.wait_s() <= 0 and not self.stop.is_set():
                 answered += self._reverse(row)
         return answered
 

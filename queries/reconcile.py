@@ -4,7 +4,7 @@ Design section 5. Each check compares two independent accounts of the same thing
 and says for each group that differs what is on either side, by how much, and the likely cause. Reads only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -123,8 +123,13 @@ def _hour(when: datetime) -> datetime:
     return when.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
-def reconcile(stores: Stores, span: Span, done: Callable[[str], None] = lambda _name: None) -> Report:
-    """Run every check over the span; `done` is told each one's name as it ends."""
+def reconcile(
+    stores: Stores,
+    span: Span,
+    done: Callable[[str], None] = lambda _name: None,
+    more: Callable[[Stores, Span], Iterable[Check]] | None = None,
+) -> Report:
+    """Run every check over the span, and `more` behind them; `done` is told each one's name as it ends."""
     from queries import (  # noqa: PLC0415  # the checks use this module's types
         reconcile_documents,
         reconcile_facts,
@@ -137,4 +142,7 @@ def reconcile(stores: Stores, span: Span, done: Callable[[str], None] = lambda _
         for check in module.checks(stores, span):
             checks.append(check)
             done(check.name)
+    for check in more(stores, span) if more is not None else ():
+        checks.append(check)
+        done(check.name)
     return Report(span, checks)

@@ -14,6 +14,7 @@ from queries.stores import Stores, minute_of, of_hour
 from sinks.ledger import tables
 from sinks.ledger.amounts import exact
 from sinks.ledger.database import read
+from sinks.ledger.documents import FLOW
 
 _IDENTITY: Final = ("entity", "customer", "contract", "currency", "booked_hour", "accounting_period")
 _ENTRY: Final = ("plan", "plan_version", "charge", "price_row", "period_start")
@@ -41,6 +42,7 @@ def _documents(engine: Engine, span: Span) -> list[dict[str, Any]]:
         table.c.booked_hour >= minute_of(span.begins) // 60,
         table.c.booked_hour < minute_of(span.ends) // 60,
         table.c.state != "STAGED",
+        table.c.origin == FLOW,
     )
     with read(engine) as connection:
         return [

@@ -96,6 +96,16 @@ def stage(connection: Connection, documents: Sequence[LedgerDocument], sequence:
     return []
 
 
+def insert_acts(connection: Connection, made: Sequence[LedgerDocument]) -> None:
+    """Insert documents that follow from an act, in its transaction; the caller puts them into a posting."""
+    for document in made:
+        text = _text(document)
+        plain = orjson.loads(text)
+        row = _row(document, document.digest, text, plain, 0) | {"origin": ACT, "state": PENDING}
+        connection.execute(insert(_TABLE).values(row))
+        connection.execute(insert(tables.document_lines), list(_line_rows(document.key, plain["lines"])))
+
+
 def _digests(connection: Connection, keys: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for start in range(0, len(keys), _KEYS_PER_QUERY):
@@ -226,12 +236,16 @@ def count_by_state(engine: Engine) -> dict[str, int]:
 
 
 def net_totals(engine: Engine) -> dict[str, Decimal]:
-    """Return per currency what the promoted documents charge: debits minus credits of all but the revenue lines."""
+    """Return per currency what the flow's promoted documents charge: debits minus credits of all but revenue lines."""
     lines = tables.document_lines
     query = (
         select(_TABLE.c.currency, lines.c.side, lines.c.amount)
         .join(_TABLE, _TABLE.c.key == lines.c.document_key)
-        .where(_TABLE.c.state != STAGED, ~lines.c.account_role.endswith("_revenue", autoescape=True))
+        .where(
+            _TABLE.c.state != STAGED,
+            _TABLE.c.origin == FLOW,
+            ~lines.c.account_role.endswith("_revenue", autoescape=True),
+        )
     )
     totals: dict[str, Decimal] = {}
     with read(engine) as connection, exact():

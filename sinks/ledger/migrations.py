@@ -85,7 +85,13 @@ _0002: Final = (
     changed_at_ms BIGINT NOT NULL)""",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (("0001_initial", _0001), ("0002_erp", _0002))
+_0003: Final = ("CREATE INDEX documents_contract ON documents (customer, contract, entity, booked_hour)",)
+
+MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("0001_initial", _0001),
+    ("0002_erp", _0002),
+    ("0003_invoices", _0003),
+)
 
 
 def statements(dialect: str, texts: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """An ERP in memory that enforces unique keys, and misbehaves where a script says so."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from core.errors import Unreachable
@@ -43,6 +43,7 @@ class MemoryErp:
     name: str = "memory"
     script: list[Fault] = field(default_factory=list)
     lookup_script: list[Fault] = field(default_factory=list)
+    reverse_script: list[Fault] = field(default_factory=list)
     bad_keys: dict[str, str] = field(default_factory=dict)
     retry_after_s: float | None = None
     before: Callable[[], None] = lambda: None
@@ -137,7 +138,19 @@ class MemoryErp:
         return [self._book(self.jobs[job]) for job in jobs]
 
     def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
-        return self._book(replace(posting, reverses=entry.key))
+        assert posting.reverses == entry.key
+        fault = self.reverse_script.pop(0) if self.reverse_script else "ok"
+        match fault:
+            case "not_sent":
+                return NotSent(fault)
+            case "throttled":
+                return Throttled()
+            case "dropped":
+                return Unknown(fault)
+            case "lost":
+                self._book(posting)
+                return Unknown(fault)
+        return self._book(posting)
 
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
         for key, found in self.entries.items():

@@ -1,0 +1,216 @@
+"""What an invoice says: the third cumulative, invoiced to date, against what is accrued by its cut-off hour. Pure.
+
+A chain is what is rounded together: contract, plan version, charge, price row, billing period, unbilled account. Its
+accrued total is the sum of the cents in documents booked before the cut-off; an invoice line is that total less what
+earlier invoices took. So every cent is invoiced once, whenever it was booked, and nothing is rounded again.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from sinks.ledger.act_documents import ActDocument, When, act_key, finished
+from sinks.ledger.amounts import exact
+from sinks.ledger.approval_policy import signed
+
+UNBILLED: Final = ("unbilled_receivable", "contract_asset")
+RECEIVABLE: Final = "accounts_receivable"
+KIND: Final = "invoice"
+
+
+class Chain(NamedTuple):
+    """Identity of an invoice line. `period_start` is as in document lines, RFC 3339."""
+
+    period_start: str
+    plan: str
+    plan_version: int
+    charge: str
+    price_row: str
+    role: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """One chain: accrued before the cut-off, invoiced before, and the usage not invoiced yet."""
+
+    accrued: Decimal = Decimal(0)
+    invoiced: Decimal = Decimal(0)
+    quantity: Decimal = Decimal(0)
+    unit: str = ""
+    tax_category: str = ""
+    service_from: str = ""
+    service_to: str = ""
+
+    @property
+    def open(self) -> Decimal:
+        """Return what is not invoiced."""
+        return self.accrued - self.invoiced
+
+
+def chain_of(line: Mapping[str, Any]) -> Chain:
+    """Return the chain a document line belongs to."""
+    return Chain(
+        str(line.get("period_start") or ""),
+        str(line.get("plan") or ""),
+        int(line.get("plan_version") or 0),
+        str(line.get("charge") or ""),
+        str(line.get("price_row") or ""),
+        str(line["account_role"]),
+    )
+
+
+def tally(documents: Iterable[Mapping[str, Any]], before_hour: int) -> dict[Chain, Tally]:
+    """Add up the unbilled lines: accruals booked before that hour, and every invoice there is."""
+    found: dict[Chain, Tally] = {}
+    with exact():
+        for document in documents:
+            counts = int(document["booked_hour"]) < before_hour
+            for line in document["lines"]:
+                if line["account_role"] not in UNBILLED:
+                    continue
+                is_invoice = line["kind"] == KIND
+                if not (is_invoice or counts):
+                    continue
+                one = found.setdefault(chain_of(line), Tally())
+                if is_invoice:
+                    one.invoiced -= signed(line)
+                    one.quantity -= Decimal(line.get("quantity") or 0)
+                else:
+                    _accrue(one, line)
+    return found
+
+
+def _accrue(one: Tally, line: Mapping[str, Any]) -> None:
+    one.accrued += signed(line)
+    one.quantity += Decimal(line.get("quantity") or 0)
+    one.unit = str(line.get("unit") or one.unit)
+    one.tax_category = str(line.get("tax_category") or one.tax_category)
+    begins, ends = str(line.get("service_from") or ""), str(line.get("service_to") or "")
+    one.service_from = min(filter(None, (one.service_from, begins)), default="")
+    one.service_to = max(one.service_to, ends)
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceAct:
+    """Everything an invoice follows from, beside the documents: the content of its act."""
+
+    entity: str
+    customer: str
+    contract: str
+    currency: str
+    period_start: str
+    """Of the billing period it closes, RFC 3339; usage of earlier ones that came late is on it too."""
+    period_end: str
+    cutoff_hour: int
+    accounting_period: str
+    posting_date: str
+    config_version: str
+    credits: str = ""
+    """Key of the posting of the invoice that a credit note belongs to."""
+
+    @property
+    def key(self) -> str:
+        """Return the document's key, the same for every run over the period."""
+        identity = (self.entity, self.customer, self.contract, self.currency, self.period_start)
+        return act_key("invoice", *identity)
+
+    @property
+    def when(self) -> When:
+        """Return where it is booked."""
+        return When(self.cutoff_hour, self.accounting_period, self.posting_date)
+
+
+def open_chains(act: InvoiceAct, documents: Iterable[Mapping[str, Any]]) -> list[tuple[Chain, Tally]]:
+    """Return the chains of this period and earlier ones that have something to invoice, in order."""
+    found = tally(documents, act.cutoff_hour)
+    due = [(chain, one) for chain, one in sorted(found.items()) if chain.period_start <= act.period_start]
+    return [(chain, one) for chain, one in due if one.open]
+
+
+def invoice_of(act: InvoiceAct, documents: Iterable[Mapping[str, Any]]) -> ActDocument | None:
+    """Return the document that bills what is open, or None if nothing is. A net negative is a credit note."""
+    chains = open_chains(act, documents)
+    if not chains:
+        return None
+    with exact():
+        net = sum((one.open for _, one in chains), Decimal(0))
+    plain: dict[str, Any] = {
+        "schema_version": 1,
+        "key": act.key,
+        "kind": "credit_note" if net < 0 else "invoice",
+        "status": "TO_POST",
+        "entity": act.entity,
+        "customer": act.customer,
+        "contract": act.contract,
+        "currency": act.currency,
+        "original_period": act.accounting_period,
+        "reason_code": "",
+        "revision": 1,
+        "supersedes": "",
+        "reverses": "",
+        "credits": act.credits if net < 0 else "",
+        "approval": "",
+        "config_version": act.config_version,
+        "billing_period": [act.period_start, act.period_end],
+        "source_digest": "",
+        "events": 0,
+        "lines": [line for chain, one in chains for line in _lines(act, chain, one)],
+    }
+    made = finished(plain, act.when)
+    made.plain["total"] = format(net, "f")  # what the customer is asked for; receivable and unbilled net to nothing
+    return made
+
+
+def receivable_lines(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the lines whose sum is what the customer is asked for."""
+    return [line for line in lines if line["account_role"] == RECEIVABLE]
+
+
+def _lines(act: InvoiceAct, chain: Chain, one: Tally) -> Iterable[dict[str, Any]]:
+    amount = one.open
+    sides = (("debit", RECEIVABLE), ("credit", chain.role))
+    for side, role in sides if amount >= 0 else (("credit", RECEIVABLE), ("debit", chain.role)):
+        yield {
+            "kind": KIND,
+            "account_role": role,
+            "side": side,
+            "amount": format(abs(amount), "f"),
+            "amount_exact": format(amount, "f"),
+            "swapped": amount < 0,
+            "rounded_before": format(one.invoiced, "f"),
+            "rounded_after": format(one.accrued, "f"),
+            "quantity": format(one.quantity, "f"),
+            "unit": one.unit,
+            "events": 0,
+            "customer": act.customer,
+            "contract": act.contract,
+            "plan": chain.plan,
+            "plan_version": chain.plan_version,
+            "charge": chain.charge,
+            "price_row": chain.price_row,
+            "period_start": chain.period_start,
+            "service_from": one.service_from,
+            "service_to": one.service_to,
+            "original_period": act.accounting_period,
+            "dimensions": {},
+            "tax_category": one.tax_category,
+        }
+
+
+def text_of(line: Mapping[str, Any]) -> str:
+    """Return what the customer reads: the charge, how much, and when."""
+    name = "/".join(part for part in (line["charge"], line["price_row"]) if part)
+    quantity = Decimal(line["quantity"])
+    plain = format(quantity.normalize(), "f") if quantity else ""
+    usage = f", {plain} {line['unit']}".rstrip() if plain else ""
+    first, last = service_days(line)
+    return f"{name}{usage}, {first.isoformat()} to {last.isoformat()}"
+
+
+def service_days(line: Mapping[str, Any]) -> tuple[date, date]:
+    """Return the first and last day of the service, in UTC."""
+    begins = datetime.fromisoformat(line["service_from"] or line["period_start"])
+    ends = datetime.fromisoformat(line["service_to"]) if line["service_to"] else begins + timedelta(hours=1)
+    return begins.date(), (ends - timedelta(microseconds=1)).date()

@@ -1,0 +1,256 @@
+"""The invoice run: per contract and billing period, what is accrued by the cut-off hour and not invoiced yet.
+
+The subledger moves it from unbilled to receivable and never credits revenue again; the ERP computes the taxes.
+What happens if the process dies: every invoice is one transaction with its act, document and posting; a run goes on
+where the last one ended, and a period that has its invoice is left alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Connection, Engine, select
+
+from config.customers import Contract
+from config.entities import Entity
+from config.period_closes import PeriodCloses
+from config.periods import accounting_period, billing_period
+from config.revision import History
+from sinks.erp.port import Invoice, InvoiceLine, Posting
+from sinks.ledger import acts, approval_policy, audit, closes, documents, grouping, posting_creation, progress, tables
+from sinks.ledger.act_documents import ActDocument
+from sinks.ledger.database import read, write
+from sinks.ledger.grouping import Draft, Drafted, ErpNames, posting_key
+from sinks.ledger.invoice_lines import RECEIVABLE, InvoiceAct, invoice_of, receivable_lines, service_days, text_of
+from sinks.ledger.readiness import Readiness
+from sinks.ledger.reversal import store
+from sinks.ledger.times import MS_PER_HOUR, to_datetime, to_ms
+
+_DOCUMENTS = tables.documents
+PERIODS_PER_CONTRACT_MAX: Final = 1_200
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a run did with one contract and billing period."""
+
+    customer: str
+    contract: str
+    entity: str
+    period_start: datetime
+    period_end: datetime
+    key: str = ""
+    kind: str = ""
+    net: str = ""
+    currency: str = ""
+    waits: str = ""
+    """Why there is no invoice yet, or why it waits for approval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A billing period of a contract whose invoice is due."""
+
+    customer: str
+    contract: Contract
+    entity: Entity
+    start: datetime
+    end: datetime
+    cutoff_hour: int
+
+
+def run(
+    engine: Engine,
+    history: History,
+    readiness: Mapping[tuple[str, str], Readiness],
+    *,
+    actor: str,
+    now: datetime,
+    only_entity: str = "",
+    only_customer: str = "",
+    dry_run: bool = False,
+) -> Iterator[Line]:
+    """Make every invoice that is due and yield what was done, contract by contract, oldest period first."""
+    with read(engine) as connection:
+        watermark_ms = progress.get(connection, progress.PROMOTED).watermark_ms
+        recorded = closes.load(connection)
+    complete = posting_creation.complete_before_hour(history, watermark_ms)
+    names: dict[str, ErpNames] = {}
+    for customer in history.latest.configuration.customers:
+        for contract in customer.contracts:
+            entity = history.latest.entities[contract.entity]
+            if not entity.invoicing.enabled or (only_entity and entity.id != only_entity):
+                continue
+            if only_customer and customer.id != only_customer:
+                continue
+            if entity.id not in names:
+                names[entity.id] = posting_creation.erp_names(history, entity)
+            ready = readiness.get((customer.id, contract.id))
+            yield from _of_contract(
+                engine, history, customer.id, contract, entity, names[entity.id], ready, recorded, complete, actor, now,
+                dry_run=dry_run,
+            )  # fmt: skip
+
+
+def due_periods(entity: Entity, customer: str, contract: Contract, first: datetime, complete: int) -> Iterator[Due]:
+    """Yield the billing periods from `first` on whose cut-off hour is complete, oldest first."""
+    at = max(first, contract.from_)
+    for _ in range(PERIODS_PER_CONTRACT_MAX):
+        start, end = billing_period(contract.billing_period, contract.from_, at)
+        cutoff_hour = -(-to_ms(end + entity.invoicing.grace) // MS_PER_HOUR)
+        if cutoff_hour > complete:
+            return
+        yield Due(customer, contract, entity, start, end, cutoff_hour)
+        at = end
+
+
+def _of_contract(
+    engine: Engine,
+    history: History,
+    customer: str,
+    contract: Contract,
+    entity: Entity,
+    names: ErpNames,
+    ready: Readiness | None,
+    recorded: PeriodCloses,
+    complete: int,
+    actor: str,
+    now: datetime,
+    *,
+    dry_run: bool,
+) -> Iterator[Line]:
+    with read(engine) as connection:
+        known = _documents(connection, entity.id, customer, contract.id)
+    if not known:
+        return
+    first = min(to_datetime(int(one["booked_hour"]) * MS_PER_HOUR) for one in known)
+    starts = [line["period_start"] for one in known for line in one["lines"] if line.get("period_start")]
+    first = min([first, *(datetime.fromisoformat(text) for text in starts)])
+    for due in due_periods(entity, customer, contract, first, complete):
+        for currency in sorted({one["currency"] for one in known}):
+            line = Line(customer, contract.id, entity.id, due.start, due.end, currency=currency)
+            with write(engine) as connection:
+                act = _act(connection, due, currency, history.latest.version, recorded)
+                if acts.find(connection, act.key) is not None:
+                    continue
+                mine = [one for one in _documents(connection, entity.id, customer, contract.id)
+                        if one["currency"] == currency]  # fmt: skip
+                made = invoice_of(act, mine)
+                if made is None:
+                    continue
+                line = replace(line, key=made.key, kind=made.kind, net=made.total)
+                if ready is not None and not ready.is_ready:
+                    yield replace(line, waits="; ".join(ready.missing))
+                    break
+                if not dry_run:
+                    line = replace(line, waits=_store(connection, act, made, entity, names, actor, now))
+            yield line
+        else:
+            continue
+        return
+
+
+def _documents(connection: Connection, entity: str, customer: str, contract: str) -> list[dict[str, Any]]:
+    query = select(_DOCUMENTS.c.json).where(
+        _DOCUMENTS.c.customer == customer,
+        _DOCUMENTS.c.contract == contract,
+        _DOCUMENTS.c.entity == entity,
+        _DOCUMENTS.c.state.in_((documents.PENDING, documents.IN_POSTING)),
+    )
+    ordered = query.order_by(_DOCUMENTS.c.booked_hour, _DOCUMENTS.c.key)
+    return [orjson.loads(text) for text in connection.execute(ordered).scalars()]
+
+
+def _act(connection: Connection, due: Due, currency: str, version: str, recorded: PeriodCloses) -> InvoiceAct:
+    """Date the invoice at its cut-off hour: the first open period of that time takes it."""
+    cutoff = to_datetime(due.cutoff_hour * MS_PER_HOUR)
+    period = recorded.first_open(due.entity, accounting_period(due.entity, cutoff), cutoff).name
+    posting_date = grouping.default_date(due.entity, due.cutoff_hour, period).isoformat()
+    act = InvoiceAct(
+        due.entity.id,
+        due.customer,
+        due.contract.id,
+        currency,
+        _text(due.start),
+        _text(due.end),
+        due.cutoff_hour,
+        period,
+        posting_date,
+        version,
+    )
+    earlier = [
+        one
+        for one in acts.of_kind(connection, acts.INVOICE, due.entity.id)
+        if one.subject == _subject(act) and one.booked_hour < act.cutoff_hour
+    ]
+    return replace(act, credits=str(earlier[-1].content["posting"])) if earlier else act
+
+
+def _text(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _subject(act: InvoiceAct) -> str:
+    return f"{act.customer}/{act.contract}/{act.currency}"
+
+
+def _store(
+    connection: Connection,
+    act: InvoiceAct,
+    made: ActDocument,
+    entity: Entity,
+    names: ErpNames,
+    actor: str,
+    now: datetime,
+) -> str:
+    """Record act, document and posting; return why it waits for approval, or an empty text."""
+    posting = posting_of(act, made, entity, names)
+    approval = approval_policy.wanted_by_amount(entity, receivable_lines(made.plain["lines"]), act.accounting_period)
+    reason, detail = grouping.hold_reason(posting, approval)
+    store(connection, Draft(posting, f"invoice {act.period_start[:10]}", reason, detail, approval), [made],
+          entity.erp.adapter, now)  # fmt: skip
+    content = asdict(act) | {"posting": posting.key, "document": made.key}
+    recorded = acts.Act(act.key, acts.INVOICE, _subject(act), act.entity, act.cutoff_hour, content)
+    reason_text = f"billing period {act.period_start} to {act.period_end}"
+    acts.record(connection, recorded, actor=actor, reason=reason_text, at=now)
+    audit.record(connection, at=now, actor=actor, action="invoice", subject=posting.key, reason=reason_text,
+                 detail=f"{act.customer} {made.kind} {made.total} {act.currency}")  # fmt: skip
+    return detail
+
+
+def posting_of(act: InvoiceAct, made: ActDocument, entity: Entity, names: ErpNames) -> Posting:
+    """Return what the ERP gets: an invoice, with its journal without taxes beside it."""
+    by_customer = entity.model_copy(
+        update={"posting": entity.posting.model_copy(update={"line_grain": ("customer",), "grain": "customer"})}
+    )
+    member = Drafted(made.key, act.customer, act.cutoff_hour, act.posting_date, made.kind, made.plain["lines"])
+    (draft,) = grouping.draft(by_customer, names, act.currency, act.accounting_period, [member])
+    lines = tuple(
+        InvoiceLine(
+            text_of(line),
+            _amount(line),
+            names.accounts.get(line["account_role"], ""),
+            line["tax_category"],
+            *service_days(line),
+        )
+        for line in made.plain["lines"]
+        if line["account_role"] != RECEIVABLE
+    )
+    credited = act.credits if made.kind == "credit_note" and act.credits else None
+    party = names.parties.get(act.customer, "")
+    return replace(
+        draft.posting,
+        key=posting_key("invoice", made.key),
+        kind=made.kind,
+        description=f"{made.kind.replace('_', ' ').capitalize()} {act.customer} {act.contract} {act.period_start[:10]}",
+        posting_date=date.fromisoformat(act.posting_date),
+        invoice=Invoice(party, made.key, lines, credited),
+        extra={"state": entity.invoicing.state},
+    )
+
+
+def _amount(line: Mapping[str, Any]) -> Any:
+    amount = approval_policy.signed(line)
+    return -amount

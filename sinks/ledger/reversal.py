@@ -1,0 +1,176 @@
+"""Reverses what is in the books: the opposite documents and posting, under keys of their own, made once.
+
+What happens if the process dies: before the commit nothing was recorded; after it, everything was, and the poster
+sends it. Asking again answers with the reversal that is there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, Row, insert, select, update
+
+from config.entities import Entity
+from config.period_closes import PeriodCloses, period_named
+from core.errors import InvalidRequest
+from sinks.erp.port import Invoice, Posting, PostingLine
+from sinks.ledger import acts, approval_policy, audit, closes, documents, exceptions, grouping, postings, tables
+from sinks.ledger.act_documents import ActDocument, When, lines_of, reversal_of
+from sinks.ledger.database import write
+from sinks.ledger.grouping import Draft, Drafted, ErpNames, default_date, posting_key
+from sinks.ledger.invoice_lines import receivable_lines
+from sinks.ledger.posting_creation import posting_row
+from sinks.ledger.times import MS_PER_HOUR, to_ms
+
+_POSTINGS = tables.postings
+REASON_CODE = "concession"
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """What came of it."""
+
+    key: str
+    """Key of the reversing posting."""
+    reverses: str
+    documents: tuple[str, ...]
+    made_now: bool
+    approval: str
+    """Why it waits for approval, or empty."""
+
+
+def reverse(
+    engine: Engine, entities: Mapping[str, Entity], names: ErpNames, key: str, *, actor: str, reason: str, now: datetime
+) -> Reversal:
+    """Record the reversal of a posting, or of one document of a posting, for the poster to send.
+
+    :param entities: the newest configuration's, by id.
+    :raises InvalidRequest: there is nothing of that key, or it is not in the books.
+    """
+    with write(engine) as connection:
+        row, alone = _subject(connection, key)
+        subject = key if alone else row.key
+        target = posting_key("reversal", subject)
+        known = acts.find(connection, target)
+        if known is not None:
+            return Reversal(target, subject, tuple(known.content["documents"]), False, "")
+        if row.state not in postings.BOOKED or row.state == postings.REVERSED:
+            message = f"posting {row.key} is {row.state}: only what is in the books can be reversed"
+            raise InvalidRequest(message)
+        entity = entities.get(row.entity)
+        if entity is None:
+            message = f"no configuration has the entity {row.entity}: put it back, its periods are needed"
+            raise InvalidRequest(message)
+        original = Posting.from_json(row.json)
+        when = _when(entity, original.accounting_period, closes.load(connection), now)
+        made = [reversal_of(one, when, REASON_CODE) for one in _documents(connection, row.key, key if alone else None)]
+        posting = (
+            _of_document(entity, names, made[0], target, when) if alone else _of_posting(original, made, target, when)
+        )
+        lines = lines_of(one.plain for one in made)
+        lines = receivable_lines(lines) or lines
+        approval = approval_policy.wanted_by_amount(entity, lines, when.accounting_period)
+        hold, detail = grouping.hold_reason(posting, approval)
+        draft = Draft(posting, f"reversal of {subject}", hold, detail, approval)
+        store(connection, draft, made, row.adapter, now)
+        if not alone:
+            change = update(_POSTINGS).where(_POSTINGS.c.key == target)
+            connection.execute(change.values(reverses=row.key))
+        content = {"documents": [one.key for one in made], "of": [one.reverses for one in made]} | _plain(when)
+        act = acts.Act(target, acts.REVERSAL, subject, row.entity, when.booked_hour, content)
+        acts.record(connection, act, actor=actor, reason=reason, at=now)
+        audit.record(connection, at=now, actor=actor, action="reverse", subject=subject, reason=reason, detail=target)
+    return Reversal(target, subject, tuple(one.key for one in made), True, approval)
+
+
+def entity_of(engine: Engine, key: str) -> str:
+    """Return the entity of a posting or document.
+
+    :raises InvalidRequest: there is none of that key in the books.
+    """
+    with write(engine) as connection:
+        return str(_subject(connection, key)[0].entity)
+
+
+def _plain(when: When) -> dict[str, Any]:
+    return {"accounting_period": when.accounting_period, "posting_date": when.posting_date}
+
+
+def _subject(connection: Connection, key: str) -> tuple[Row[Any], bool]:
+    """Return the posting to look at, and whether only one document of several is meant."""
+    row = connection.execute(select(_POSTINGS).where(_POSTINGS.c.key == key).with_for_update()).first()
+    if row is not None:
+        return row, False
+    members = tables.posting_documents
+    inner = select(members.c.posting_key).where(members.c.document_key == key).scalar_subquery()
+    row = connection.execute(select(_POSTINGS).where(_POSTINGS.c.key == inner).with_for_update()).first()
+    if row is None:
+        message = f"no posting or document {key} is in the books: `meterbridge report postings` lists postings"
+        raise InvalidRequest(message)
+    return row, row.documents > 1
+
+
+def _when(entity: Entity, period: str, recorded: PeriodCloses, now: datetime) -> When:
+    """Book it now: in the period it reverses while that is open, else in the first open one."""
+    hour = to_ms(now) // MS_PER_HOUR
+    target = recorded.first_open(entity, period_named(entity, period), now).name
+    return When(hour, target, default_date(entity, hour, target).isoformat())
+
+
+def _documents(connection: Connection, posting: str, only: str | None) -> list[dict[str, Any]]:
+    table, members = tables.documents, tables.posting_documents
+    query = select(table.c.json).join(members, members.c.document_key == table.c.key)
+    query = query.where(members.c.posting_key == posting).order_by(table.c.key)
+    if only is not None:
+        query = query.where(table.c.key == only)
+    return [orjson.loads(text) for text in connection.execute(query).scalars()]
+
+
+def _of_posting(original: Posting, made: list[ActDocument], key: str, when: When) -> Posting:
+    """Return the opposite posting; an invoice is taken back by a credit note that names it."""
+    lines = tuple(_swapped(line) for line in original.lines)
+    opposite = replace(
+        original,
+        key=key,
+        kind="reversal",
+        reverses=original.key,
+        description=f"Reversal of {original.key}: {original.description}",
+        lines=lines,
+        document_keys=tuple(one.key for one in made),
+        booked_hour=when.booked_hour,
+        accounting_period=when.accounting_period,
+        posting_date=date.fromisoformat(when.posting_date),
+    )
+    if original.invoice is None:
+        return opposite
+    given_back = tuple(replace(line, amount=-line.amount) for line in original.invoice.lines)
+    credit = Invoice(original.invoice.party, key, given_back, original.key)
+    return replace(opposite, kind="credit_note", reverses=None, invoice=credit)
+
+
+def _swapped(line: PostingLine) -> PostingLine:
+    return replace(line, side="credit" if line.side == "debit" else "debit")
+
+
+def _of_document(entity: Entity, names: ErpNames, made: ActDocument, key: str, when: When) -> Posting:
+    """Return a posting of the one opposite document, of a posting that holds others too."""
+    member = Drafted(made.key, made.customer, made.booked_hour, made.posting_date, made.kind, made.plain["lines"])
+    (draft,) = grouping.draft(entity, names, made.currency, when.accounting_period, [member])
+    description = f"Reversal of document {made.reverses}"
+    return replace(draft.posting, key=key, description=description)
+
+
+def store(connection: Connection, draft: Draft, made: list[ActDocument], adapter: str, now: datetime) -> None:
+    """Insert documents of an act with their posting, ready for the poster."""
+    documents.insert_acts(connection, made)
+    connection.execute(insert(_POSTINGS).values(posting_row(draft, adapter, now)))
+    key = draft.posting.key
+    connection.execute(
+        insert(tables.posting_documents), [{"document_key": one.key, "posting_key": key} for one in made]
+    )
+    change = update(tables.documents).where(tables.documents.c.key.in_([one.key for one in made]))
+    connection.execute(change.values(state=documents.IN_POSTING, posting_key=key))
+    if draft.reason:
+        exceptions.raise_exception(connection, "posting_held", key, f"{draft.reason}: {draft.detail}", now)
