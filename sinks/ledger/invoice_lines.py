@@ -62,31 +62,43 @@ def chain_of(line: Mapping[str, Any]) -> Chain:
 
 
 def tally(documents: Iterable[Mapping[str, Any]], before_hour: int) -> dict[Chain, Tally]:
-    """Add up the unbilled lines: accruals booked before that hour, and every invoice there is."""
+    """Add up the unbilled lines: accruals booked before that hour, and every invoice there is.
+
+    The service period is that of what was booked since the chain's last invoice: the rest is on invoices already.
+    """
     found: dict[Chain, Tally] = {}
+    accruals: list[tuple[Chain, int, Mapping[str, Any]]] = []
+    invoiced_until: dict[Chain, int] = {}
     with exact():
         for document in documents:
-            counts = int(document["booked_hour"]) < before_hour
+            hour = int(document["booked_hour"])
             for line in document["lines"]:
                 if line["account_role"] not in UNBILLED:
                     continue
-                is_invoice = line["kind"] == KIND
-                if not (is_invoice or counts):
-                    continue
-                one = found.setdefault(chain_of(line), Tally())
-                if is_invoice:
+                chain = chain_of(line)
+                if line["kind"] == KIND:
+                    one = found.setdefault(chain, Tally())
                     one.invoiced -= signed(line)
-                    one.quantity -= Decimal(line.get("quantity") or 0)
-                else:
-                    _accrue(one, line)
+                    one.quantity -= _quantity(line)
+                    invoiced_until[chain] = max(invoiced_until.get(chain, hour), hour)
+                elif hour < before_hour:
+                    one = found.setdefault(chain, Tally())
+                    one.accrued += signed(line)
+                    one.quantity += _quantity(line)
+                    one.unit = str(line.get("unit") or one.unit)
+                    one.tax_category = str(line.get("tax_category") or one.tax_category)
+                    accruals.append((chain, hour, line))
+    for chain, hour, line in accruals:
+        if hour >= invoiced_until.get(chain, hour):
+            _widen(found[chain], line)
     return found
 
 
-def _accrue(one: Tally, line: Mapping[str, Any]) -> None:
-    one.accrued += signed(line)
-    one.quantity += Decimal(line.get("quantity") or 0)
-    one.unit = str(line.get("unit") or one.unit)
-    one.tax_category = str(line.get("tax_category") or one.tax_category)
+def _quantity(line: Mapping[str, Any]) -> Decimal:
+    return Decimal(line.get("quantity") or 0)
+
+
+def _widen(one: Tally, line: Mapping[str, Any]) -> None:
     begins, ends = str(line.get("service_from") or ""), str(line.get("service_to") or "")
     one.service_from = min(filter(None, (one.service_from, begins)), default="")
     one.service_to = max(one.service_to, ends)

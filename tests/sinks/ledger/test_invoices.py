@@ -1,0 +1,293 @@
+"""Invoices: every cent accrued is invoiced once, revenue stands once, and unbilled ends at 0.00."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from config.revision import History
+from sinks.erp.journal import JournalAdapter
+from sinks.ledger import acts, invoicing, read_back, revisions, tables, unbilled
+from sinks.ledger.database import read
+from sinks.ledger.invoice_lines import InvoiceAct, invoice_of
+from sinks.ledger.readiness import ErpData, Readiness, readiness
+from sinks.ledger.times import MS_PER_HOUR, hour_text, to_ms
+from tests.flows.poster_world import World
+from tests.sinks.ledger.samples import SampleDocument, entity, key, revision
+
+NOVEMBER = datetime(2025, 11, 1, tzinfo=UTC)
+FIRST_HOUR = to_ms(NOVEMBER) // MS_PER_HOUR
+PLANS = [{"id": "p", "versions": [{"effective_from": "2023-01-01T00:00:00Z", "currency": "USD", "charges": []}]}]
+ACCOUNTS = {
+    "unbilled_receivable": "1150",
+    "usage_revenue": "4001",
+    "accounts_receivable": "1200",
+    "shortfall_revenue": "4003",
+}
+
+
+def usage(
+    number: int,
+    amount: str,
+    hours: int,
+    *,
+    period: str = "2025-11-01T00:00:00Z",
+    charge: str = "input",
+    customer: str = "acme",
+    kind: str = "usage",
+    quantity: str = "10",
+    accounting_period: str = "2025-11",
+) -> SampleDocument:
+    """Return a document booked that many hours after November began."""
+    value = Decimal(amount)
+    sides = ("debit", "credit") if value >= 0 else ("credit", "debit")
+    hour = FIRST_HOUR + hours
+    common = {
+        "kind": kind,
+        "amount": format(abs(value), "f"),
+        "charge": charge,
+        "plan": "p",
+        "plan_version": 1,
+        "price_row": "",
+        "period_start": period,
+        "quantity": quantity,
+        "unit": "token",
+        "tax_category": "saas",
+        "service_from": hour_text(hour).replace("Z", ":00Z"),
+        "service_to": hour_text(hour + 1).replace("Z", ":00Z"),
+    }
+    lines = [
+        common | {"account_role": role, "side": side}
+        for role, side in zip(("unbilled_receivable", "usage_revenue"), sides, strict=True)
+    ]
+    return SampleDocument(
+        key(number),
+        customer=customer,
+        contract=f"{customer}-1",
+        booked_hour=hour,
+        accounting_period=accounting_period,
+        kind="accrual",
+        extra={"lines": lines},
+    )
+
+
+def configured(**invoicing_: Any) -> dict[str, Any]:
+    plain = entity(accounts=ACCOUNTS) | {"timezone": "UTC", "invoicing": {"enabled": True, **invoicing_}}
+    customers = [
+        {
+            "id": name,
+            "subjects": [name],
+            "erp": {"customer": f"CUST-{name}"},
+            "contracts": [
+                {"id": f"{name}-1", "plan": "p", "entity": "US01", "from": "2025-10-15T00:00:00Z",
+                 "billing_period": {"unit": "month", "count": 1, "anchor": "2020-01-01", "timezone": "UTC"}}
+            ],
+        }
+        for name in ("acme", "globex")
+    ]  # fmt: skip
+    return {"entities": [plain], "plans": PLANS, "customers": customers}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    is_lite = request.param == "sqlite"
+    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}" if is_lite else request.getfixturevalue("postgres_url"))
+    yield made
+    made.engine.dispose()
+
+
+def configure(world: World, known_from_ms: int = 0, **invoicing_: Any) -> History:
+    plain = configured(**invoicing_)
+    entities = plain.pop("entities")
+    world.configure(*entities, known_from_ms=known_from_ms, **plain)
+    return History(revisions.load_history(world.engine))
+
+
+def run(world: World, history: History, **more: Any) -> list[invoicing.Line]:
+    return list(invoicing.run(world.engine, history, {}, actor="ann", now=world.clock.now(), **more))
+
+
+def test_a_month_accrued_and_invoiced_leaves_no_unbilled_and_revenue_once(world: World, tmp_path: Path) -> None:
+    journal = JournalAdapter(tmp_path / "books")
+    history = configure(world)
+    usages = [
+        usage(1, "100.10", 0),
+        usage(2, "0.05", 700, charge="output"),
+        usage(3, "-20.00", 719),
+        usage(4, "7.77", 5, customer="globex"),
+        usage(5, "3.33", 30 * 24 + 10),  # late by ten hours: before the cut-off
+        usage(6, "9.99", 30 * 24 + 30),  # after it: the next invoice
+        usage(7, "1.00", 30 * 24 + 3, period="2025-12-01T00:00:00Z", accounting_period="2025-12"),
+    ]
+    world.book(*usages, complete_hour=FIRST_HOUR + 31 * 24 - 1)
+    assert run(world, history) == []  # the cut-off hour is not complete
+    world.book(complete_hour=FIRST_HOUR + 31 * 24)
+    world.once(erp=journal)
+    preview = run(world, history, dry_run=True)
+    lines = run(world, history)
+    assert [(one.customer, one.kind, one.net) for one in lines] == [
+        ("acme", "invoice", "83.48"),
+        ("globex", "invoice", "7.77"),
+    ]
+    assert [one.net for one in preview] == [one.net for one in lines]
+    assert run(world, history) == []
+    assert world.once(erp=journal).succeeded
+    balances = journal.balances()
+    by_code = {name.rpartition("-")[2]: amount for (name, _), amount in balances.items()}
+    assert by_code == {"1150": Decimal("1.00"), "4001": Decimal("-92.25"), "1200": Decimal("91.25")}
+    world.book(complete_hour=FIRST_HOUR + 62 * 24)
+    assert [(one.net, f"{one.period_start:%m}") for one in run(world, history)] == [("10.99", "12")]
+    assert world.once(erp=journal).succeeded
+    by_code = {name.rpartition("-")[2]: amount for (name, _), amount in journal.balances().items()}
+    assert by_code == {"1150": Decimal(0), "4001": Decimal("-102.24"), "1200": Decimal("102.24")}
+    with read(world.engine) as connection:
+        rolls = unbilled.roll_forward(unbilled.movements(connection), "2025-12", "2026-01", world.clock.now())
+        assert len(acts.of_kind(connection, acts.INVOICE)) == 3
+    found = {one.customer: (one.opening, one.accrued, one.invoiced, one.closing) for one in rolls}
+    assert found["acme"] == (Decimal("93.47"), Decimal("1.00"), Decimal("-94.47"), Decimal(0))
+    assert found["globex"] == (Decimal("7.77"), Decimal(0), Decimal("-7.77"), Decimal(0))
+    assert read_back.booked_totals(world.engine, journal, ["US01"]) == journal.balances()
+
+
+def test_the_invoice_says_what_the_erp_needs_and_the_next_one_names_the_service_period(world: World) -> None:
+    history = configure(world, state="draft")
+    world.book(
+        usage(1, "10.00", 0, quantity="1200"),
+        usage(2, "5.00", 30 * 24 + 40, quantity="600"),
+        complete_hour=FIRST_HOUR + 31 * 24,
+    )
+    (line,) = run(world, history)
+    world.once()
+    posting = next(one for one in world.erp.booked.values() if one.kind == "invoice")
+    invoice = posting.invoice
+    assert invoice is not None
+    assert (invoice.party, invoice.reference, invoice.net) == ("CUST-acme", line.key, Decimal("10.00"))
+    assert [(one.text, one.account, one.tax_category) for one in invoice.lines] == [
+        ("input, 1200 token, 2025-11-01 to 2025-11-01", "1150", "saas")
+    ]
+    assert [(one.account, one.party, one.signed) for one in posting.lines] == [
+        ("1200", "CUST-acme", Decimal("10.00")),
+        ("1150", "CUST-acme", Decimal("-10.00")),
+    ]
+    assert posting.extra == {"state": "draft"}
+    world.book(complete_hour=FIRST_HOUR + 62 * 24)
+    run(world, history)
+    world.once()
+    (second,) = [one for one in world.erp.booked.values() if one.kind == "invoice" and one.key != posting.key]
+    assert second.invoice is not None
+    assert [one.text for one in second.invoice.lines] == ["input, 600 token, 2025-12-02 to 2025-12-02"]
+
+
+def test_a_net_negative_is_a_credit_note_that_names_the_invoice(world: World) -> None:
+    history = configure(world)
+    world.book(usage(1, "10.00", 0), usage(2, "-4.00", 31 * 24 + 5, kind="void"), complete_hour=FIRST_HOUR + 31 * 24)
+    run(world, history)
+    world.once()
+    (invoice,) = [one for one in world.erp.booked.values() if one.kind == "invoice"]
+    world.book(complete_hour=FIRST_HOUR + 62 * 24)
+    (line,) = run(world, history)
+    assert (line.kind, line.net) == ("credit_note", "-4.00")
+    world.once()
+    (note,) = [one for one in world.erp.booked.values() if one.kind == "credit_note"]
+    assert note.invoice is not None
+    assert note.invoice.credits == invoice.key
+    assert [(one.account, one.signed) for one in note.lines] == [
+        ("1150", Decimal("4.00")),
+        ("1200", Decimal("-4.00")),
+    ]
+
+
+def test_a_contract_that_is_not_ready_waits_and_metering_does_not(world: World) -> None:
+    history = configure(world)
+    world.book(usage(1, "10.00", 0), usage(2, "4.00", 0, customer="globex"), complete_hour=FIRST_HOUR + 31 * 24)
+    assert world.once().by_state == {"POSTED": 1}
+    missing = Readiness("acme", "acme-1", "US01", ("the ERP has no party CUST-acme",))
+    found = list(
+        invoicing.run(world.engine, history, {("acme", "acme-1"): missing}, actor="ann", now=world.clock.now())
+    )
+    assert [(one.customer, one.waits) for one in found] == [
+        ("acme", "the ERP has no party CUST-acme"),
+        ("globex", ""),
+    ]
+    assert [one.customer for one in run(world, history)] == ["acme"]
+
+
+def test_readiness_names_everything_that_is_missing() -> None:
+    plain = configured()
+    made = revision(*plain.pop("entities"), **plain)
+    assert "erp pull" in readiness(made, {}, {"US01": "2025-11"})[0].missing[0]
+    kinds = ("party", "account", "period", "currency")
+    nothing = ErpData({}, frozenset(kinds))
+    assert readiness(made, {"US01": nothing}, {"US01": "2025-11"})[0].missing == (
+        "the ERP has no account 1200, needed for invoices",
+        "the ERP has no account 1150, needed for usage not invoiced yet",
+        "the ERP has no party CUST-acme",
+        "the ERP has no currency USD",
+        "the ERP has no period 2025-11",
+    )
+    full = {("party", "CUST-acme"): True, ("party", "CUST-globex"): False, ("currency", "USD"): True}
+    full |= {("account", code): True for code in ACCOUNTS.values()} | {("period", "2025-11"): False}
+    first, second = readiness(made, {"US01": ErpData(full, frozenset(kinds))}, {"US01": "2025-11"})
+    assert first.missing == ("period 2025-11 is closed in the ERP",)
+    assert second.missing[0] == "party CUST-globex is not active in the ERP"
+    assert readiness(made, {"US01": ErpData({}, frozenset())}, {"US01": "2025-11"})[0].is_ready
+
+
+AMOUNTS = st.decimals("-500", "500", places=2)
+BOOKED = st.tuples(AMOUNTS, st.integers(0, 4 * 30 * 24), st.sampled_from(["a", "b"]), st.integers(0, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(BOOKED, max_size=25))
+def test_whatever_is_booked_when_all_invoices_together_are_all_accruals(
+    made: list[tuple[Decimal, int, str, int]],
+) -> None:
+    starts = [f"2025-{month}-01T00:00:00Z" for month in (11, 12)] + ["2026-01-01T00:00:00Z"]
+    accrued = [
+        orjson.loads(usage(n, format(amount, "f"), hours, charge=charge, period=starts[month]).to_json())
+        for n, (amount, hours, charge, month) in enumerate(made)
+    ]
+    known: list[dict[str, Any]] = list(accrued)
+    months = [datetime(2025, 12, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)]
+    for start, ends in zip(starts, months, strict=True):
+        cutoff_hour = to_ms(ends + timedelta(days=1)) // MS_PER_HOUR
+        act = InvoiceAct("US01", "acme", "acme-1", "USD", start, "", cutoff_hour, "2025-12", "2025-12-02", "v")
+        found = invoice_of(act, known)
+        again = invoice_of(act, list(reversed(known)))
+        assert (found is None) == (again is None)
+        if found is not None and again is not None:
+            assert sorted(map(orjson.dumps, found.plain["lines"])) == sorted(map(orjson.dumps, again.plain["lines"]))
+            known.append(orjson.loads(found.to_json()))
+            credited = [one for one in found.plain["lines"] if one["account_role"] != "accounts_receivable"]
+            assert Decimal(found.total) == sum(Decimal(one["amount_exact"]) for one in credited)
+        # The oracle: by the cut-off, invoiced to date is what was accrued, cent by cent.
+        wanted = sum(
+            (amount for amount, hours, _, month in made if FIRST_HOUR + hours < cutoff_hour and starts[month] <= start),
+            Decimal(0),
+        )
+        invoiced = sum(
+            (Decimal(one["total"]) for one in known if one["kind"] in ("invoice", "credit_note")), Decimal(0)
+        )
+        assert invoiced == wanted
+
+
+def test_acts_hold_everything_their_documents_follow_from(world: World) -> None:
+    history = configure(world)
+    world.book(usage(1, "10.00", 0), complete_hour=FIRST_HOUR + 31 * 24)
+    run(world, history)
+    with read(world.engine) as connection:
+        (act,) = acts.of_kind(connection, acts.INVOICE)
+        text = connection.execute(
+            select(tables.documents.c.json).where(tables.documents.c.key == act.content["document"])
+        ).scalar()
+    content = {name: value for name, value in act.content.items() if name not in ("posting", "document")}
+    again = invoice_of(InvoiceAct(**content), [orjson.loads(usage(1, "10.00", 0).to_json())])
+    assert again is not None
+    assert again.to_json() == text
