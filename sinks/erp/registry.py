@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from config.entities import EntityErp
-from config.erp_options import TrytonOptions
+from config.erp_options import JournalOptions, TrytonOptions
 from config.erp_rest import RestOptions
 from config.problems import plain_errors
 from config.settings import Settings
@@ -21,7 +21,8 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 Factory = Callable[[Settings, EntityErp], ErpPort]
 
 
-def _journal(settings: Settings, _erp: EntityErp) -> ErpPort:
+def _journal(settings: Settings, erp: EntityErp) -> ErpPort:
+    _options(JournalOptions, erp)
     return JournalAdapter(settings.books_dir)
 
 

@@ -1,13 +1,16 @@
-"""Tryton's environment, set up once per checkout, and a database of a fresh company per user."""
+"""The ERPs under test. Tryton's environment is set up once per checkout, and each Tryton has a database of its own."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from stack.tryton_database import Company, TrytonDatabases
 from stack.tryton_environment import prepare
+from tests.sinks.erp.contract.harness import ErpUnderTest
+from tests.sinks.erp.contract.journal_erp import JournalErp
+from tests.sinks.erp.contract.rest_erp import RestErp
 from tests.sinks.erp.contract.tryton_erp import TrytonErp
 from tests.sinks.erp.tryton_company import SPECIFICATION
 
@@ -43,3 +46,30 @@ def make_tryton(tryton_databases: TrytonDatabases, tryton_template: tuple[str, C
         return TrytonErp(name, folder, tryton_databases, database, tryton_template[1])
 
     return make
+
+
+Erps = Callable[[str], ErpUnderTest]
+
+
+@pytest.fixture(scope="session")
+def erps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Erps]:
+    """Make each ERP when it is first needed, and end them all with the session. Tests use fresh keys and days."""
+    made: dict[str, ErpUnderTest] = {}
+
+    def make(name: str, folder: Path) -> ErpUnderTest:
+        if name == "journal":
+            return JournalErp(folder)
+        if name.startswith("rest-"):
+            return RestErp(name.removeprefix("rest-"), folder)
+        make_one: MakeTryton = request.getfixturevalue("make_tryton")
+        return make_one(name, folder)
+
+    def get(name: str) -> ErpUnderTest:
+        if name not in made:
+            made[name] = make(name, tmp_path_factory.mktemp(name))
+        made[name].heal()
+        return made[name]
+
+    yield get
+    for one in made.values():
+        one.close()

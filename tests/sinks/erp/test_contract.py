@@ -7,15 +7,13 @@ Tryton's whole suite is slow; a few of its cases run always.
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from tests.sinks.erp.contract import cases_booking, cases_faults, cases_reading
 from tests.sinks.erp.contract.cases_faults import Shown
 from tests.sinks.erp.contract.harness import ErpUnderTest
-from tests.sinks.erp.contract.journal_erp import JournalErp
-from tests.sinks.erp.contract.rest_erp import RestErp
 
 Case = Callable[..., None]
 CASES: dict[str, Case] = {
@@ -37,30 +35,6 @@ def runs() -> Iterator[Any]:
         for case in sorted(CASES):
             slow = name in SHORT and not case.startswith(SHORT_CASES)
             yield pytest.param(name, case, id=f"{name}-{case}", marks=[pytest.mark.slow] if slow else [])
-
-
-@pytest.fixture(scope="module")
-def erps(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], ErpUnderTest]]:
-    """Make each ERP when it is first needed, and end them all behind the module."""
-    made: dict[str, ErpUnderTest] = {}
-
-    def make(name: str, folder: Path) -> ErpUnderTest:
-        if name == "journal":
-            return JournalErp(folder)
-        if name.startswith("rest-"):
-            return RestErp(name.removeprefix("rest-"), folder)
-        return cast("ErpUnderTest", request.getfixturevalue("make_tryton")(name, folder))
-
-    def get(name: str) -> ErpUnderTest:
-        if name not in made:
-            made[name] = make(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    yield get
-    for one in made.values():
-        one.close()
 
 
 def test_there_are_eighteen_cases() -> None:

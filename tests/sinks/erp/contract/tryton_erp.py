@@ -1,5 +1,6 @@
 """A real Tryton on PostgreSQL under test, with our module or plain, behind the fault proxy."""
 
+import base64
 import json
 from collections.abc import Sequence
 from decimal import Decimal
@@ -79,6 +80,7 @@ class TrytonErp(ErpUnderTest):
         self.server.thaw()
 
     def adapter(self, **changes: Any) -> ErpPort:
+        company = str(changes.pop("company", self._company.id))
         options = TrytonOptions(
             url=self.proxy.url,
             database=self._database,
@@ -87,7 +89,19 @@ class TrytonErp(ErpUnderTest):
             **({"timeout_s": 10.0} | changes),
         )
         kind = TrytonAdapter if self.name == "tryton" else TrytonVanillaAdapter
-        return kind(options, str(self._company.id), page_entries=PAGE)
+        return kind(options, company, page_entries=PAGE)
+
+    def call(self, method: str, path: str, body: Any) -> tuple[int, str]:
+        """Do a REST call as the integration user, without an adapter."""
+        context = base64.urlsafe_b64encode(json.dumps({"company": self._company.id}).encode()).decode()
+        headers = {
+            "Authorization": f"Bearer {self._company.key}",
+            "Content-Type": "application/json",
+            "X-Tryton-Context": context,
+        }
+        address = f"/{self._database}/rest/model/{path}"
+        status, _, answer = forward(self.server.port, method, address, headers, json.dumps(body).encode())
+        return status, answer.decode()
 
     def sql(self, query: str, *values: Any) -> list[Any]:
         """Run a statement in Tryton's database, behind its back."""

@@ -1,0 +1,52 @@
+"""10,000 documents through 30 % mixed faults: none lost, none doubled, sums equal. And how fast the journal is."""
+
+import sys
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from sinks.erp.journal import JournalAdapter
+from tests.sinks.erp.conftest import Erps
+from tests.sinks.erp.contract.delivery import check_once, deliver, documents, keys, ledger, total
+from tests.sinks.ledger.samples import HOUR
+
+COUNT = 10_000
+HOURS = 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", ["journal", "rest-netsuite", "rest-quickbooks"])
+def test_none_is_lost_or_doubled(erps: Erps, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    erp = erps(name)
+    made = {HOUR + n: documents(COUNT // HOURS, hour=HOUR + n, cents=1000 * (n + 1)) for n in range(HOURS)}
+    with ledger(tmp_path) as world:
+        world.book(*(one for batch in made.values() for one in batch), complete_hour=HOUR + HOURS)
+        erp.mix_faults(seed=10_000, rate=0.3)
+        started_s = time.perf_counter()
+        states = deliver(world, erp.adapter(timeout_s=0.6), batch=100, passes=20_000)
+        took_s = time.perf_counter() - started_s
+        erp.heal()
+        assert states == {"POSTED": COUNT}
+        check_once(erp, world)
+        truth = erp.truth(keys(world))
+        positive = total(amount for (entry,) in truth.values() for amount in entry.sums.values() if amount > 0)
+        assert positive == total(Decimal(one.amount) for batch in made.values() for one in batch)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{name}: {COUNT:,} documents through 30 % faults in {took_s:.0f} s\n")
+
+
+@pytest.mark.slow
+def test_the_poster_is_fast_on_the_journal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ledger(tmp_path) as world:
+        world.book(*documents(COUNT))
+        poster = world.poster(JournalAdapter(tmp_path / "books"), batch=1000)
+        started_s = time.perf_counter()
+        while world.states() != {"POSTED": COUNT}:
+            assert poster.pass_once()
+        rate = COUNT / (time.perf_counter() - started_s)
+    with capsys.disabled():
+        sys.stdout.write(f"\nposter with journal adapter, ledger included: {rate:,.0f} documents/s\n")
+    assert rate > 100  # the machine is shared
