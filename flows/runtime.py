@@ -149,11 +149,11 @@ def run(
     cluster = cluster or Cluster()
     clock = clock or SystemClock()
     faults.arm(settings.fault_point, settings.environment)
+    stop = threading.Event()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    with DirectoryLock(settings.state_dir / f"flow-{cluster.process_id}.lock"):
+    with stop_on_signals(stop), DirectoryLock(settings.state_dir / f"flow-{cluster.process_id}.lock"):
         history = prepare_history(settings, configuration, clock)
         _record_meters(settings, history)
-        stop = threading.Event()
         engine = ledger.connect(settings.ledger_url)
         source = RedisStreamSource(
             settings,
@@ -178,7 +178,7 @@ def run(
         try:
             if on_start is not None:
                 on_start(stop)
-            with stop_on_signals(stop), parts.resources:
+            with parts.resources:
                 replayed = execute(flow, settings, stop, cluster)
             if not replayed:
                 outbox.promote_all(engine)

@@ -136,6 +136,12 @@ def connect(settings: ClickHouseSettings) -> Client:
         shown = without_password(settings.url)
         message = f"METERBRIDGE_CLICKHOUSE__URL {shown!r} is not an http:// or https:// address"
         raise FatalError(message)
+    if parts.username or parts.password:
+        message = (
+            "METERBRIDGE_CLICKHOUSE__URL names a user or password, which are not read from there: "
+            "set METERBRIDGE_CLICKHOUSE__USERNAME and METERBRIDGE_CLICKHOUSE__PASSWORD"
+        )
+        raise FatalError(message)
     try:
         driver = clickhouse_connect.get_client(
             host=parts.hostname,

@@ -70,3 +70,9 @@ def test_a_password_in_the_address_is_not_shown() -> None:
 
 def test_long_answers_are_cut() -> None:
     assert len(str(classify(DatabaseError("x" * 10_000, code=60), SETTINGS, "inserting"))) < 1000
+
+
+def test_a_login_in_the_url_is_refused_since_it_would_not_be_used() -> None:
+    with pytest.raises(FatalError, match="METERBRIDGE_CLICKHOUSE__USERNAME") as caught:
+        connect(ClickHouseSettings(url="http://me:hunter2@127.0.0.1:1"))
+    assert "hunter2" not in str(caught.value)
