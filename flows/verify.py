@@ -28,7 +28,7 @@ from flows.runtime import Cluster, execute
 from sinks import clickhouse as clickhouse_sinks
 from sinks import ledger
 from sinks.clickhouse.client import connect
-from sinks.ledger import deployment, documents, progress, revisions
+from sinks.ledger import act_check, deployment, documents, progress, revisions
 from sinks.ledger.closes import LedgerCloses
 from sinks.outbox import promote_all
 from sources.redis_streams import RedisStreamSource
@@ -181,6 +181,7 @@ def _compare(run: _Run, live_ledger: Engine, progress_callback: Callable[[str], 
         bounds = _bounds(watermark_ms, history.latest.rules.grace_s * 1000, span.stored_until_ms)
         comparisons = _compare_tables(settings, scratch, bounds)
         comparisons.append(_compare_ledgers(live_ledger, scratch, bounds["hour"]))
+        comparisons.append(_compare_digests("documents of acts", *act_check.stored_and_made(live_ledger)))
         return Report(watermark_ms, span.first_ms, span.trimmed, span.stored_until_ms, comparisons)
     finally:
         _drop_scratch(settings, scratch)
@@ -308,8 +309,12 @@ def _compare_ledgers(live: Any, scratch: Settings, hour: int) -> Comparison:
         theirs = documents.digests_before(replayed_engine, hour)
     finally:
         replayed_engine.dispose()
+    return _compare_digests("ledger documents", ours, theirs)
+
+
+def _compare_digests(name: str, ours: dict[str, str], theirs: dict[str, str]) -> Comparison:
     live_only = ours.items() - theirs.items()
     replayed_only = theirs.items() - ours.items()
     samples = [f"only in live: {item}" for item in sorted(live_only)[:SAMPLES_MAX]]
     samples += [f"only in replay: {item}" for item in sorted(replayed_only)[:SAMPLES_MAX]]
-    return Comparison("ledger documents", len(ours), len(theirs), len(live_only), len(replayed_only), samples)
+    return Comparison(name, len(ours), len(theirs), len(live_only), len(replayed_only), samples)

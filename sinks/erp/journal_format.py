@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 from sinks.erp.port import Posting, PostingLine
@@ -72,14 +73,19 @@ def account_name(entity: str, line: PostingLine) -> str:
 
     Characters the syntax does not allow become `-`, and a short digest keeps such names apart.
     """
-    plain = f"{entity}-{line.account}"
+    return _account_name(entity, line.account_role, line.account)
+
+
+@lru_cache(maxsize=10_000)
+def _account_name(entity: str, account_role: str, account: str) -> str:
+    plain = f"{entity}-{account}"
     name = re.sub(r"[^A-Za-z0-9-]", "-", plain)
     if not re.match(r"[A-Z0-9]", name):
         name = name[:1].upper() + name[1:] if name[:1].isalpha() else "X" + name
     if name != plain:
         name += "-" + hashlib.sha256(plain.encode()).hexdigest()[:6]
-    role = "-".join(part.capitalize() for part in line.account_role.split("_"))
-    return f"{ROOTS.get(line.account_role, 'Equity')}:{role}:{name}"
+    role = "-".join(part.capitalize() for part in account_role.split("_"))
+    return f"{ROOTS.get(account_role, 'Equity')}:{role}:{name}"
 
 
 def entry_text(posting: Posting, number: int) -> str:

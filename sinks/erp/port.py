@@ -135,7 +135,11 @@ class Posting:
     """With kind `invoice` or `credit_note`; `lines` then says the same without taxes."""
 
     def to_json(self) -> str:
-        """Return the canonical JSON, amounts as text."""
+        """Return the canonical JSON, amounts as text; made once, or as it was read."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         plain = {name: getattr(self, name) for name in _FIELDS}
         plain["posting_date"] = self.posting_date.isoformat()
         plain["invoice"] = None if self.invoice is None else _invoice_plain(self.invoice)
@@ -179,7 +183,9 @@ class Posting:
             for line in plain["lines"]
         )
         plain["invoice"] = None if plain["invoice"] is None else _invoice(plain["invoice"])
-        return cls(**plain)
+        made = cls(**plain)
+        made.__dict__["_text"] = text  # what was stored is what its digest is of
+        return made
 
 
 _FIELDS = tuple(name for name in Posting.__dataclass_fields__)

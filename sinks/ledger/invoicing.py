@@ -145,7 +145,7 @@ def _of_contract(
                     yield replace(line, waits="; ".join(ready.missing))
                     break
                 if not dry_run:
-                    line = replace(line, waits=_store(connection, act, made, entity, names, actor, now))
+                    line = replace(line, waits=_store(connection, act, made, entity, names, _acts_in(mine), actor, now))
             yield line
         else:
             continue
@@ -161,6 +161,11 @@ def _documents(connection: Connection, entity: str, customer: str, contract: str
     )
     ordered = query.order_by(_DOCUMENTS.c.booked_hour, _DOCUMENTS.c.key)
     return [orjson.loads(text) for text in connection.execute(ordered).scalars()]
+
+
+def _acts_in(known: list[dict[str, Any]]) -> list[str]:
+    """Return the keys of documents that acts made: with the flow's, they are all an invoice follows from."""
+    return [one["key"] for one in known if one["kind"] in ("invoice", "credit_note", "reversal")]
 
 
 def _act(connection: Connection, due: Due, currency: str, version: str, recorded: PeriodCloses) -> InvoiceAct:
@@ -202,6 +207,7 @@ def _store(
     made: ActDocument,
     entity: Entity,
     names: ErpNames,
+    after: list[str],
     actor: str,
     now: datetime,
 ) -> str:
@@ -211,7 +217,7 @@ def _store(
     reason, detail = grouping.hold_reason(posting, approval)
     store(connection, Draft(posting, f"invoice {act.period_start[:10]}", reason, detail, approval), [made],
           entity.erp.adapter, now)  # fmt: skip
-    content = asdict(act) | {"posting": posting.key, "document": made.key}
+    content = asdict(act) | {"posting": posting.key, "document": made.key, "after": after}
     recorded = acts.Act(act.key, acts.INVOICE, _subject(act), act.entity, act.cutoff_hour, content)
     reason_text = f"billing period {act.period_start} to {act.period_end}"
     acts.record(connection, recorded, actor=actor, reason=reason_text, at=now)

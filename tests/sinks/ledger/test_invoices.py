@@ -14,10 +14,12 @@ from sqlalchemy import select
 
 from config.revision import History
 from sinks.erp.journal import JournalAdapter
-from sinks.ledger import acts, invoicing, read_back, revisions, tables, unbilled
-from sinks.ledger.database import read
+from sinks.ledger import act_check, acts, invoicing, read_back, revisions, tables, unbilled
+from sinks.ledger.database import read, write
+from sinks.ledger.grouping import ErpNames
 from sinks.ledger.invoice_lines import InvoiceAct, invoice_of
 from sinks.ledger.readiness import ErpData, Readiness, readiness
+from sinks.ledger.reversal import reverse
 from sinks.ledger.times import MS_PER_HOUR, hour_text, to_ms
 from tests.flows.poster_world import World
 from tests.sinks.ledger.samples import SampleDocument, entity, key, revision
@@ -287,7 +289,30 @@ def test_acts_hold_everything_their_documents_follow_from(world: World) -> None:
         text = connection.execute(
             select(tables.documents.c.json).where(tables.documents.c.key == act.content["document"])
         ).scalar()
-    content = {name: value for name, value in act.content.items() if name not in ("posting", "document")}
+    content = {name: value for name, value in act.content.items() if name not in ("posting", "document", "after")}
     again = invoice_of(InvoiceAct(**content), [orjson.loads(usage(1, "10.00", 0).to_json())])
     assert again is not None
     assert again.to_json() == text
+
+
+def test_documents_of_acts_are_made_again_the_same_whatever_came_later(world: World) -> None:
+    history = configure(world)
+    world.book(usage(1, "10.00", 0), usage(2, "2.00", 30 * 24 + 30), complete_hour=FIRST_HOUR + 31 * 24)
+    run(world, history)
+    world.once()
+    first = next(one for one in world.erp.booked.values() if one.kind == "invoice")
+    names = ErpNames(ACCOUNTS, {"acme": "CUST-acme"})
+    entities = {"US01": history.latest.entities["US01"]}
+    reverse(world.engine, entities, names, first.key, actor="ann", reason="wrong address", now=world.clock.now())
+    world.once()
+    assert {one.kind for one in world.erp.booked.values()} == {"journal", "invoice", "credit_note"}
+    world.book(usage(3, "1.00", 33 * 24, period="2025-12-01T00:00:00Z"), complete_hour=FIRST_HOUR + 62 * 24)
+    (line,) = run(world, history)
+    assert line.net == "13.00"  # what was taken back is billed again, with what came since
+    stored, made = act_check.stored_and_made(world.engine)
+    assert stored == made
+    assert len(stored) == 3
+    with write(world.engine) as connection:
+        connection.execute(tables.documents.update().where(tables.documents.c.key == line.key).values(digest="0" * 64))
+    stored, made = act_check.stored_and_made(world.engine)
+    assert [one for one in stored if stored[one] != made[one]] == [line.key]
