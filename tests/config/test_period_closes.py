@@ -40,7 +40,7 @@ def test_a_close_counts_from_its_hour_and_a_reopen_beats_the_cut_off() -> None:
 def test_periods_are_found_by_their_name() -> None:
     assert period_named(NEW_YORK, "2025-11") == NOVEMBER
     for wrong in ("2025-13", "November", "2025-1", ""):
-        with pytest.raises(ValueError, match="isoformat|month"):
+        with pytest.raises(ValueError, match=r"isoformat|month"):
             period_named(NEW_YORK, wrong)
 
 
