@@ -10,21 +10,32 @@ from operators.rate_chains import has_period_end
 from operators.rating.charges import Charge, parse_charge
 
 _FREE_PARTS: Final = ("free_events", "free_amount")
+_FREE: Final = (
+    "is not available here: which events it covers depends on their order, which a late event or a void would change"
+    " after the fact"
+)
+_FREE_HINT: Final = (
+    "use free_amount with neither fixed_amount, limits, free_events nor quantity_rounding, or free_events with"
+    " rate_percent 0: there the order does not matter"
+)
+_LIMITED: Final = "is not available here: it needs the value of each event, and the books hold sums"
+_LIMITED_HINT: Final = (
+    "give a meter `per_event: {rate_percent, fixed_amount, minimum, maximum}`, which adds up what each event comes"
+    " to, and price that meter per_unit at 1"
+)
 _LIMITS: Final = ("per_event_minimum", "per_event_maximum")
 
 
 def per_event(charge: Charge, base: Location) -> Iterator[Finding]:
-    """Refuse what needs each event's value: facts carry sums and counts, so such usage would stay unrated."""
+    """Refuse what needs the events of a period in order, or each event's value: the books hold sums and counts."""
     if not charge.looks_at_each_event:
         return
-    used = [name for name in _FREE_PARTS if getattr(charge, name, None)]
-    used += [name for name in _LIMITS if getattr(charge, name, None) is not None]
-    for name in used:
-        yield Finding(
-            (*base, name),
-            "is not available yet: it needs the value of each event, and the books hold sums",
-            "remove it, or price the sum (rate_percent) and the number of events (fixed_amount)",
-        )
+    for name in _FREE_PARTS:
+        if getattr(charge, name, None):
+            yield Finding((*base, name), _FREE, _FREE_HINT)
+    for name in _LIMITS:
+        if getattr(charge, name, None) is not None:
+            yield Finding((*base, name), _LIMITED, _LIMITED_HINT)
 
 
 def books_open(draft: Draft) -> Iterator[Finding]:

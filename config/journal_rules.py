@@ -83,7 +83,7 @@ def _meters(ordered: Sequence[Revision], configuration: Configuration) -> Iterat
         last |= revision.meters
     for index, meter in enumerate(configuration.meters):
         before = last.get(meter.id)
-        for name in ("event_type", "aggregation", "value") if before is not None else ():
+        for name in ("event_type", "aggregation", "value", "per_event") if before is not None else ():
             was, present = getattr(before, name), getattr(meter, name)
             if was != present:
                 yield Refusal(

@@ -9,14 +9,14 @@ from config.meters import TAKES_VOIDS, Meter
 from config.revision import Revision
 from core.digests import unique_values
 from core.errors import InvariantViolation
-from core.frames import FACT_KEY, PARTIAL_SCHEMA, POSITION, SCALE, empty
+from core.frames import FACT_KEY, PARTIAL_SCHEMA, POSITION, QUANTITY, SCALE, empty
 from operators.book_time import with_minutes
 
 ADDITIVE: Final = ("count", "sum")
 """Aggregations whose value is the sum of what each event brings, voids taken off."""
 
-EVENTS_MAX: Final = 10 ** (38 - 18 - SCALE)
-"""So many values below 10^18 add up inside Decimal(38, 12), whatever they are."""
+EVENTS_MAX: Final = 10 ** (38 - 19 - SCALE)
+"""So many values, or amounts per event, below 10^19 add up inside Decimal(38, 12), whatever they are."""
 
 _COLUMNS: Final = (*POSITION, "tenant", "event_time_us", "sign", "usage_minute", "booked_minute")
 _LEVEL_COLUMNS: Final = ("usage_time_us", "identity_hi", "identity_lo")
@@ -90,9 +90,21 @@ def _of_meter(frame: pl.DataFrame, meter: Meter) -> pl.DataFrame | None:
     if values.get_column("dimensions").null_count():
         message = f"partial sums: meter {meter.id} has a value without dimensions; decode must give both or neither"
         raise InvariantViolation(message)
+    if meter.per_event is not None:
+        values = _amounts(values, meter)
     return _AGGREGATES[meter.aggregation](values).select(
         pl.col(name).cast(kind) for name, kind in PARTIAL_SCHEMA.items()
     )
+
+
+def _amounts(values: pl.DataFrame, meter: Meter) -> pl.DataFrame:
+    """Replace each event's value by what it brings; many events have the same value."""
+    distinct = values.get_column("value").unique()
+    table = pl.DataFrame(
+        {"value": distinct, "amount": pl.Series([meter.brings(value) for value in distinct], dtype=QUANTITY)}
+    )
+    joined = values.join(table, on="value", how="left", validate="m:1", maintain_order="left")
+    return joined.with_columns(pl.col("amount").alias("value")).drop("amount")
 
 
 def _common() -> list[pl.Expr]:

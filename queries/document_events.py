@@ -82,7 +82,8 @@ def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
         if not charge.facts:
             continue
         summary = Summary(charge.name[2], charge.name[4], facts_events=sum(fact["events"] for fact in charge.facts))
-        sums = charge.additive and stores.history.latest.meters[summary.meter].aggregation == "sum"
+        meter = stores.history.latest.meters[summary.meter]
+        sums = charge.additive and meter.aggregation == "sum" and meter.per_event is None
         total = Decimal(0)
         for row in _events(stores, charge):
             summary.voids += row["sign"] < 0

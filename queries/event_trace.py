@@ -7,6 +7,7 @@ revision that was known when it arrived; what the stores hold is then looked up,
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -138,7 +139,7 @@ def _meters(stores: Stores, event: Row) -> list[MeterTrace]:
         trace = MeterTrace(
             meter.id,
             meter.aggregation,
-            value,
+            meter.brings(value) if isinstance(value, Decimal) else value,
             orjson.loads(text),
             of_minute(usage_minute),
             of_minute(booked_minute),

@@ -155,8 +155,9 @@ def _flat(charge: Flat, share: Fraction) -> Line:
 
 def _percentage(charge: Percentage, quantity: Fraction, events: int) -> Iterator[Line]:
     fixed = Fraction(charge.fixed_amount)
-    if not charge.looks_at_each_event or events <= 0:
-        free = min(max(quantity, ZERO), Fraction(charge.free_amount)) if charge.looks_at_each_event else ZERO
+    has_limits = charge.per_event_minimum is not None or charge.per_event_maximum is not None
+    if events <= 0 or not (charge.looks_at_each_event or charge.free_events or has_limits):
+        free = min(max(quantity, ZERO), Fraction(charge.free_amount))
         if free:
             yield Line("free", "free amount", f"{shown(free)} is free", ZERO, free)
         rate = Fraction(charge.rate_percent)

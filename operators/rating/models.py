@@ -110,10 +110,8 @@ def _percentage(charge: Percentage, quantity: Exact, events: int, number: ToExac
     """Price a total. Where each event matters, the events are taken as of equal size."""
     rate = number(charge.rate_percent) * number(HUNDREDTH)
     fixed = number(charge.fixed_amount)
-    if not charge.looks_at_each_event:
-        return quantity * rate + fixed * number(events)
     free_amount = number(charge.free_amount)
-    if events <= 0:
+    if events <= 0 or not (charge.looks_at_each_event or charge.free_events or _has_limits(charge)):
         free = min(max(quantity, number(0)), free_amount)
         return (quantity - free) * rate + fixed * number(events)
     value = quantity / number(events)
@@ -127,6 +125,10 @@ def _percentage(charge: Percentage, quantity: Exact, events: int, number: ToExac
                 rest = number(events - within - 1) * _of_event(charge, value, number)
                 return _of_event(charge, part, number) + rest
     return number(events - free_events) * _of_event(charge, value, number)
+
+
+def _has_limits(charge: Percentage) -> bool:
+    return charge.per_event_minimum is not None or charge.per_event_maximum is not None
 
 
 def of_events(charge: Percentage, values: Iterable[Exact], number: ToExact) -> Exact:

@@ -186,9 +186,18 @@ class Percentage(ChargeBase):
 
     @property
     def looks_at_each_event(self) -> bool:
-        """Return whether free parts or limits per event are set."""
+        """Return whether the values of the events, or their order, decide the amount, and not the totals.
+
+        Totals are enough if the share is zero (then only the number of events counts), or if all that is free is an
+        amount and nothing is due per event (then it does not matter which events use it up).
+        """
         limits = (self.per_event_minimum, self.per_event_maximum)
-        return bool(self.free_events or self.free_amount) or any(limit is not None for limit in limits)
+        has_limits = any(limit is not None for limit in limits)
+        if not (self.free_events or self.free_amount or has_limits):
+            return False
+        counts_only = not self.rate_percent and not self.free_amount
+        shares_only = not (self.free_events or self.fixed_amount or has_limits or self.quantity_rounding)
+        return not (counts_only or shares_only)
 
 
 class GraduatedPercentage(ChargeBase):

@@ -111,6 +111,7 @@ WITH_FEE = [{"charge": "e", "set": {"zero_usage": "first_tier_flat"}}]
 WITH_METER = [{"charge": "e", "set": {"meter": "zz"}}]
 WITH_FILTER = [{"charge": "e", "set": {"filter": {"model": "a"}}}]
 PERCENTAGE = {"id": "c", "meter": "m", "filter": {"model": "a"}, "model": "percentage", "rate_percent": "1"}
+FIXED = PERCENTAGE | {"fixed_amount": "0.3"}
 WITHOUT_TIERS: list[dict[str, Any]] = [{"charge": "e", "set": {"tiers": []}}]
 SECOND_START = "plans.0.versions.1.effective_from"
 TIERS = "plans.1.versions.0.charges.0.tiers"
@@ -163,15 +164,10 @@ FAULTS: list[tuple[str, Any, str, str]] = [
     ),
     (f"{CONTRACT}.overrides", WITH_METER, f"{CONTRACT}.overrides.0.set.meter", "unknown meter 'zz'"),
     (f"{CONTRACT}.overrides", WITH_FILTER, f"{CONTRACT}.overrides.0.set.filter.model", "has no dimension 'model'"),
-    *[
-        (f"{CHARGE}.0", PERCENTAGE | {name: value}, f"{CHARGE}.0.{name}", "not available yet")
-        for name, value in (
-            ("free_events", 1),
-            ("free_amount", "5"),
-            ("per_event_minimum", "0"),
-            ("per_event_maximum", "2"),
-        )
-    ],
+    (f"{CHARGE}.0", PERCENTAGE | {"free_events": 1}, f"{CHARGE}.0.free_events", "depends on their order"),
+    (f"{CHARGE}.0", FIXED | {"free_amount": "5"}, f"{CHARGE}.0.free_amount", "depends on their order"),
+    (f"{CHARGE}.0", PERCENTAGE | {"per_event_minimum": "0"}, f"{CHARGE}.0.per_event_minimum", "value of each event"),
+    (f"{CHARGE}.0", PERCENTAGE | {"per_event_maximum": "2"}, f"{CHARGE}.0.per_event_maximum", "value of each event"),
     (
         f"{CONTRACT}.overrides",
         WITH_MINIMUM,
@@ -239,7 +235,9 @@ def test_doubts_are_warnings(path: str, value: Any, location: str, message: str)
         (f"{CONTRACT}.plan_version", "latest"),
         ("plans.0.versions.0.currency", "JPY"),
         # Priced by sum and number of events; free parts of nothing are none.
-        (f"{CHARGE}.0", PERCENTAGE | {"fixed_amount": "0.3", "free_events": 0, "free_amount": "0"}),
+        (f"{CHARGE}.0", FIXED | {"free_events": 0, "free_amount": "0"}),
+        (f"{CHARGE}.0", PERCENTAGE | {"free_amount": "5"}),
+        (f"{CHARGE}.0", FIXED | {"rate_percent": "0", "free_events": 3, "per_event_maximum": "1"}),
         ("rules", {}),
     ],
 )

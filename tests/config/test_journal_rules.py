@@ -77,6 +77,12 @@ REFUSED: list[tuple[str, Change, str, str]] = [
     ),
     ("event type", lambda raw: raw["meters"][0].update(event_type="u"), "meters.0.event_type", "was t and is u now"),
     ("value", lambda raw: raw["meters"][0].update(value="$.y"), "meters.0.value", "was $.x and is $.y now"),
+    (
+        "terms per event",
+        lambda raw: raw["meters"][0].update(per_event={"rate_percent": "2.9", "fixed_amount": "0.3", "maximum": "5"}),
+        "meters.0.per_event",
+        "meters[m].per_event: was absent and is 2.9 % + 0.3, at most 5 now",
+    ),
     ("opening", lambda raw: raw["rules"].pop("books_open_at"), "rules.books_open_at", "was 2023-01-01T00:00:00Z"),
     (
         "removed",

@@ -193,6 +193,12 @@ class Oracle:
             return None
         if not value.is_finite() or abs(value) >= Decimal(10) ** 18 or (value < 0 and not meter.allow_negative):
             return None
+        value = value.quantize(PLACES, ROUND_HALF_EVEN)
+        if meter.per_event is not None:
+            terms = meter.per_event
+            value = value * terms.rate_percent / 100 + terms.fixed_amount
+            value = min(value, value if terms.maximum is None else terms.maximum)
+            value = max(value, value if terms.minimum is None else terms.minimum)
         return value.quantize(PLACES, ROUND_HALF_EVEN)
 
     def _book(

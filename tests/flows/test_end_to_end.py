@@ -34,6 +34,16 @@ LEVELS = {
 }
 
 
+FEES = {
+    "id": "request_fees",
+    "event_type": "llm.completion",
+    "aggregation": "sum",
+    "value": "$.input_tokens",
+    "group_by": {"model": "$.model"},
+    "per_event": {"rate_percent": "1.3", "fixed_amount": "0.7", "minimum": "2", "maximum": "40"},
+}
+
+
 def _records(seed: int, events: int = EVENTS) -> list[Record]:
     """Return a workload in which some levels are taken back too, minutes to hours after they came."""
     workload = Workload(seed=seed, events=events, start=START, end=START + timedelta(hours=7))
@@ -51,9 +61,10 @@ def _send(deployed: Deployment, seed: int, batch: int) -> int:
     return len(records)
 
 
-def _with_levels(configuration: Configuration) -> Configuration:
-    """Add a meter that holds levels; they expire, so that what is booked ends before the clock of the test."""
-    return configuration.model_copy(update={"meters": (*configuration.meters, Meter.model_validate(LEVELS))})
+def _with_more_meters(configuration: Configuration) -> Configuration:
+    """Add a meter of amounts per event, and one of levels, which expire so that they end before the test's clock."""
+    more = [Meter.model_validate(meter) for meter in (LEVELS, FEES)]
+    return configuration.model_copy(update={"meters": (*configuration.meters, *more)})
 
 
 @pytest.mark.parametrize(
@@ -66,7 +77,7 @@ def test_stores_hold_what_the_oracle_says(
 ) -> None:
     deployed = deployment(workers=workers, epoch_s=epoch_s, item_events_max=item_events)
     sent = _send(deployed, seed=workers * 10 + batch, batch=batch)
-    configuration = _with_levels(deployed.configuration)
+    configuration = _with_more_meters(deployed.configuration)
 
     ending = runtime.run(deployed.settings, configuration, drain=True)
 
@@ -108,7 +119,7 @@ def test_documents_are_promoted_and_equal_the_rated_rows(deployment: Deploy) -> 
 def test_verify_finds_a_replay_with_other_settings_equal_and_an_edit_different(deployment: Deploy) -> None:
     deployed = deployment()
     _send(deployed, seed=4, batch=1)
-    runtime.run(deployed.settings, _with_levels(deployed.configuration), drain=True)
+    runtime.run(deployed.settings, _with_more_meters(deployed.configuration), drain=True)
 
     report = verify(deployed.settings, replay=Replay(workers=2, epoch_s=0.11, item_events=501, read_entries=97))
     assert report.equal, report
@@ -126,7 +137,7 @@ def test_verify_finds_a_replay_with_other_settings_equal_and_an_edit_different(d
 def test_a_run_in_pieces_equals_a_run_in_one(deployment: Deploy) -> None:
     """Given two halves of a history with a drained run after each; then facts are as the oracle's of the whole."""
     deployed = deployment(epoch_s=0.1)
-    configuration = _with_levels(deployed.configuration)
+    configuration = _with_more_meters(deployed.configuration)
     records = _records(seed=5)
     half = len(records) // 2
     producer = Producer(deployed.settings.redis)

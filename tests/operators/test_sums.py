@@ -1,12 +1,15 @@
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import orjson
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.revision import History
+from config.meters import PerEvent
+from config.revision import History, Revision
 from core.digests import unique_value
 from core.errors import InvariantViolation
 from core.frames import PARTIAL_SCHEMA
@@ -165,7 +168,35 @@ def test_frames_of_another_revision_are_refused() -> None:
 
 
 def test_batches_whose_sum_could_wrap_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sums.EVENTS_MAX * (10**30 - 1) < 10**38
+    assert sums.EVENTS_MAX * (10**31 - 1) < 10**38
     monkeypatch.setattr(sums, "EVENTS_MAX", 1)
     with pytest.raises(InvariantViolation, match="smaller batches"):
         partial_sums(to_frame([one(), one(position=(START_MS, 0, 1, 0))]), REVISION)
+
+
+@given(st.lists(event_strategy, max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_meter_with_terms_per_event_adds_up_amounts_and_takes_them_back(events: list[Event]) -> None:
+    """Given voids and equal values; then each event counts what it comes to, before values are added."""
+    terms = {"rate_percent": "2.9", "fixed_amount": "0.30", "minimum": "0.5", "maximum": "100"}
+    meters = [
+        meter.model_copy(update={"per_event": PerEvent.model_validate(terms)}) if meter.id == "tokens" else meter
+        for meter in REVISION.configuration.meters
+    ]
+    revision = Revision(REVISION.configuration.model_copy(update={"meters": tuple(meters)}))
+    expected: dict[tuple[Any, ...], int] = {}
+    for event in events:
+        if "tokens" in event.excluded:
+            continue
+        exact_amount = Fraction(unscale(event.value), 10**12) * Fraction(29, 1000) + Fraction(3, 10)
+        scaled = round(max(Fraction(1, 2), min(Fraction(100), exact_amount)) * 10**12)
+        key = (event.tenant, *minutes_of(event, HISTORY), event.model)
+        expected[key] = expected.get(key, 0) + event.sign * scaled
+    rows = partial_sums(to_frame(events), revision).filter(pl.col("meter") == "tokens") if events else pl.DataFrame()
+    got = {
+        (row["tenant"], row["usage_minute"], row["booked_minute"], orjson.loads(row["dimensions"])["model"]): unscale(
+            row["value"]
+        )
+        for row in rows.iter_rows(named=True)
+    }
+    assert got == expected

@@ -287,3 +287,55 @@ def test_totals_price_events_of_equal_size(
 def test_a_divisor_is_exact_or_right_to_far_more_than_twelve_places(quantity: Decimal, divisor: int) -> None:
     got = amount(charge("per_unit", unit_amount="7", unit_divisor=str(divisor)), quantity)
     assert abs(Fraction(got) - Fraction(quantity) * 7 / divisor) < Fraction(1, 10**100)
+
+
+@given(
+    values=st.lists(st.decimals("0", "1000", places=2), max_size=8),
+    rate=st.integers(0, 10),
+    free=st.integers(0, 2000),
+    divisor=st.sampled_from([1, 4]),
+    discount=st.sampled_from(["0", "10"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_free_amount_alone_is_decided_by_totals(
+    values: list[Decimal], rate: int, free: int, divisor: int, discount: str
+) -> None:
+    """Given neither fixed parts nor limits; then which events use the free amount up makes no difference."""
+    fields = {"rate_percent": str(rate), "free_amount": str(free), "unit_divisor": str(divisor)}
+    one = charge("percentage", **fields, discount_percent=discount)
+    assert not one.looks_at_each_event
+    naive = {}
+    for order in (values, values[::-1]):
+        left, naive[order is values] = Fraction(free), Fraction(0)
+        for value in order:
+            covered = min(left, Fraction(value) / divisor)
+            left -= covered
+            naive[order is values] += (Fraction(value) / divisor - covered) * rate / 100
+    assert naive.get(True) == naive.get(False, naive.get(True))
+    expected = naive[True] * (100 - int(discount)) / 100
+    assert Fraction(amount(one, sum(values, Decimal(0)), len(values))) == expected
+    assert Fraction(amount_of_events(one, values)) == expected
+
+
+@given(events=st.integers(0, 12), free=st.integers(0, 6), fixed=st.integers(0, 300), maximum=st.integers(0, 200))
+def test_without_a_share_only_the_number_of_events_counts(events: int, free: int, fixed: int, maximum: int) -> None:
+    fields = {"fixed_amount": str(Decimal(fixed) / 100), "per_event_maximum": str(Decimal(maximum) / 100)}
+    one = charge("percentage", rate_percent="0", free_events=free, **fields)
+    assert not one.looks_at_each_event
+    expected = max(events - free, 0) * Decimal(min(fixed, maximum)) / 100
+    assert amount(one, Decimal(1234), events) == amount_of_events(one, [Decimal(7)] * events) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rate_percent": "1", "free_events": 1},
+        {"rate_percent": "1", "free_amount": "5", "fixed_amount": "1"},
+        {"rate_percent": "1", "free_amount": "5", "free_events": 1},
+        {"rate_percent": "1", "free_amount": "5", "quantity_rounding": {"mode": "up"}},
+        {"rate_percent": "0", "free_amount": "5", "fixed_amount": "1"},
+        {"rate_percent": "1", "per_event_minimum": "0"},
+    ],
+)
+def test_where_totals_are_not_enough(fields: Any) -> None:
+    assert charge("percentage", **fields).looks_at_each_event
