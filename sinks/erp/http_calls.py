@@ -8,7 +8,7 @@ import base64
 import email.utils
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from sinks.erp.port import NotSent, Throttled, Unknown
 
 ANSWER_BYTES_MAX: Final = 64 << 20
 SHOWN_CHARACTERS_MAX: Final = 500
+RAW_CHARACTERS_MAX: Final = 2_000
 KEEPALIVE_S: Final = 1.5
 """Shorter than a server's own, so that a connection it closed is seldom used again: the outcome would be unknown."""
 RETRY_AFTER_S_MAX: Final = 3600.0
@@ -39,11 +40,12 @@ _SLOW_DOWN: Final = (423, 425, 429)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer; its meaning is the adapter's to find."""
+    """A whole answer; its meaning is the adapter's to find. `body` is as it came: show only `shown` and `raw`."""
 
     status: int
     headers: Mapping[str, str]
-    body: str
+    body: str = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def json(self) -> Any:
         """Return the body's value, numbers with a point as Decimal.
@@ -55,7 +57,16 @@ class Answer:
     @property
     def shown(self) -> str:
         """Return status and the beginning of the body, for messages."""
-        return f"{self.status} {' '.join(self.body[:SHOWN_CHARACTERS_MAX].split())}"
+        return f"{self.status} {' '.join(self.hide(self.body)[:SHOWN_CHARACTERS_MAX].split())}"
+
+    @property
+    def raw(self) -> str:
+        """Return the beginning of the body for the record."""
+        return self.hide(self.body)[:RAW_CHARACTERS_MAX]
+
+    def hide(self, text: str) -> str:
+        """Take what was sent as proof out of a text, should the server have echoed it."""
+        return hide(text, self.secrets)
 
 
 Failure = NotSent | Throttled | Unknown
@@ -63,10 +74,17 @@ Failure = NotSent | Throttled | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """A header that proves who we are, and the secret in it, which no message may show."""
+    """A header that proves who we are, and the secrets in it, which no message may show."""
 
-    headers: Mapping[str, str]
-    secret: str
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+def hide(text: str, secrets: tuple[str, ...]) -> str:
+    """Return the text without the secrets."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
 
 
 def authorization(auth: RestAuth) -> Authorization:
@@ -75,14 +93,14 @@ def authorization(auth: RestAuth) -> Authorization:
     :raises ConfigError: it is missing.
     """
     if auth.credential is None:
-        return Authorization({}, "")
+        return Authorization({})
     secret = auth.credential.read().get_secret_value()
     if auth.kind == "basic":
         pair = base64.b64encode(f"{auth.username}:{secret}".encode()).decode()
-        return Authorization({"Authorization": f"Basic {pair}"}, secret)
+        return Authorization({"Authorization": f"Basic {pair}"}, (secret, pair))
     if auth.kind == "header":
-        return Authorization({auth.header: secret}, secret)
-    return Authorization({"Authorization": f"Bearer {secret}"}, secret)
+        return Authorization({auth.header: secret}, (secret,))
+    return Authorization({"Authorization": f"Bearer {secret}"}, (secret,))
 
 
 class HttpCalls:
@@ -127,14 +145,16 @@ class HttpCalls:
             request = self._client.build_request(
                 method, self.url + path, params=query or None, headers={**sent, **proof.headers}, content=body
             )
-            answer = self._read(request)
+        except (httpx.InvalidURL, ValueError) as error:  # a credential that no header can carry, among others
+            return NotSent(hide(f"the request to {self.url} cannot be built: {_text(error)}", proof.secrets))
+        try:
+            return self._read(request, proof)
         except _NEVER_SENT as error:
-            return NotSent(self._hide(f"{self.url} cannot be reached: {_text(error)}", proof))
-        except (httpx.HTTPError, UnicodeError) as error:
-            return Unknown(self._hide(f"no whole answer from {self.url}: {_text(error)}", proof))
-        return Answer(answer.status, answer.headers, self._hide(answer.body, proof))
+            return NotSent(hide(f"{self.url} cannot be reached: {_text(error)}", proof.secrets))
+        except httpx.HTTPError as error:
+            return Unknown(hide(f"no whole answer from {self.url}: {_text(error)}", proof.secrets))
 
-    def _read(self, request: httpx.Request) -> Answer:
+    def _read(self, request: httpx.Request, proof: Authorization) -> Answer:
         response = self._client.send(request, stream=True)
         try:
             parts, size = [], 0
@@ -147,12 +167,8 @@ class HttpCalls:
         finally:
             response.close()
         text = b"".join(parts).decode("utf-8", errors="replace")
-        return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, text)
-
-    @staticmethod
-    def _hide(text: str, proof: Authorization) -> str:
-        """Take the secret out, should a server echo it."""
-        return text.replace(proof.secret, "***") if proof.secret else text
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers, text, proof.secrets)
 
 
 def failed(answer: Answer) -> Failure | None:

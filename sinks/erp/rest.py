@@ -43,7 +43,6 @@ from sinks.erp.rest_template import decimal_or_none, fill, find, line_values, po
 
 BATCH_S_MAX: Final = 30.0
 """A batch ends early after this long: it must not outlive the poster's lease."""
-RAW_CHARACTERS_MAX: Final = 2_000
 _WRONG_ADDRESS: Final = (404, 405, 410)
 
 
@@ -148,7 +147,7 @@ class RestAdapter:
         if answer.status == 409:
             return Unknown(f"the ERP answered {answer.shown}")
         if answer.status >= 400:
-            return Rejected("invalid", answer.shown, answer.body[:RAW_CHARACTERS_MAX])
+            return Rejected("invalid", answer.shown, answer.raw)
         return Unknown(f"no rule of erp.options.outcomes fits the answer {answer.shown}")
 
     def _find(self, key: str) -> list[ErpEntry]:
@@ -290,7 +289,7 @@ def _outcome(rule: Rule, answer: Answer, value: Any, job: str) -> Outcome:
             job = find(rule.job, value, answer.headers) if rule.job else job
             return Accepted(job) if job else Unknown(f"the ERP took it without naming a job: {answer.shown}")
         case "rejected":
-            return Rejected(rule.reason, answer.shown, answer.body[:RAW_CHARACTERS_MAX])
+            return Rejected(rule.reason, answer.shown, answer.raw)
         case "conflict":
             return Conflict(answer.shown, "")
         case "throttled":

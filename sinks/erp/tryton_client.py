@@ -19,7 +19,6 @@ from core.errors import ConfigError, Unreachable
 from sinks.erp.http_calls import Answer, Failure, HttpCalls, authorization, failed
 from sinks.erp.port import Rejected, Throttled, Unknown
 
-RAW_CHARACTERS_MAX: Final = 2_000
 _REASONS: Final[tuple[tuple[str, str], ...]] = (
     (r"closed period|reopen the period|find (?:a|an open) period|no open period|there is no .*period", "closed_period"),
     (r"balance all its lines|Debits minus credits", "unbalanced"),
@@ -154,14 +153,14 @@ def refusal(answer: Answer | Failure) -> Rejected | Failure | None:
     if answer.status in (200, 204):
         return None
     if answer.status in (404, 405, 413):
-        return Rejected("invalid", f"Tryton answered {answer.shown}", answer.body[:RAW_CHARACTERS_MAX])
+        return Rejected("invalid", f"Tryton answered {answer.shown}", answer.raw)
     try:
-        message = str(answer.json()["message"])
+        message = answer.hide(str(answer.json()["message"]))
     except (ValueError, KeyError, TypeError):
         return Unknown(f"Tryton answered {answer.shown}")
     if _TAKEN in message:
         return Unknown("another request booked one of these keys at the same time")
-    return Rejected(reason_of(message), message, answer.body[:RAW_CHARACTERS_MAX])
+    return Rejected(reason_of(message), message, answer.raw)
 
 
 def reason_of(message: str) -> str:

@@ -35,7 +35,7 @@ def serving(answer: bytes) -> tuple[str, Callable[[], None]]:
 
 
 def calls(url: str, timeout_s: float = 2) -> HttpCalls:
-    return HttpCalls(url, lambda: Authorization({"Authorization": f"Bearer {SECRET}"}, SECRET), timeout_s)
+    return HttpCalls(url, lambda: Authorization({"Authorization": f"Bearer {SECRET}"}, (SECRET,)), timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,21 @@ def test_an_answer_that_is_not_whole_is_unknown(answer: bytes) -> None:
 
 
 def test_no_connection_proves_that_nothing_was_sent() -> None:
-    url, end = serving(b"")
-    end()
+    server = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    server.close()
     outcome = calls(url).send("POST", "/x", body=b"{}")
     assert isinstance(outcome, NotSent)
     assert "cannot be reached" in outcome.why
     assert isinstance(calls("http://name-that-does-not-exist.invalid").send("GET", "/"), NotSent)
+
+
+def test_a_credential_no_header_can_carry_is_neither_sent_nor_shown() -> None:
+    for secret in ("sécret-ключ", "two\nlines"):
+        proof = Authorization({"Authorization": f"Bearer {secret}"}, (secret,))
+        outcome = HttpCalls("http://127.0.0.1:9", lambda proof=proof: proof, 1).send("GET", "/")  # type: ignore[misc]
+        assert isinstance(outcome, NotSent)
+        assert secret not in outcome.why
 
 
 def test_a_silent_server_is_unknown() -> None:
@@ -81,7 +90,7 @@ def test_a_secret_that_comes_back_is_hidden() -> None:
     try:
         answer = calls(url).send("GET", "/")
         assert isinstance(answer, Answer)
-        assert SECRET not in answer.body + str(failed(answer))
+        assert SECRET not in answer.shown + answer.raw + repr(answer) + str(failed(answer))
         assert isinstance(failed(answer), NotSent)
     finally:
         end()

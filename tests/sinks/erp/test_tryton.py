@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flows.poster import Poster
-from sinks.erp.port import NotSent, Posted, Rejected, Unknown
+from sinks.erp.port import NotSent, Posted, PostingLine, Rejected, Unknown
 from sinks.erp.tryton_client import reason_of
 from sinks.erp.tryton_vanilla import TrytonVanillaAdapter
 from tests.flows.poster_world import World
@@ -122,6 +122,26 @@ def test_a_reversal_names_what_it_reverses_and_a_copy_has_no_external_id(tryton:
     status, body = tryton.call("POST", f"account.move/{original}/copy", {})
     assert status == 200, body
     assert tryton.sql("SELECT count(*) FROM account_move WHERE external_id = %s", posting.key) == [(1,)]
+
+
+def test_an_invoice_as_a_journal_needs_the_party_on_the_receivable_alone(tryton: TrytonErp) -> None:
+    debit = PostingLine("accounts_receivable", "1200", "debit", Decimal(50), customer="acme", party="CUST-0001")
+    credit = PostingLine("unbilled_receivable", "1150", "credit", Decimal(50), customer="acme", party="CUST-0001")
+    pair = tuple(replace(line, dimensions=(("charge", "input"),)) for line in (debit, credit))
+    posting = tryton.posting(kind="invoice", lines=pair)
+    adapter = tryton.adapter()
+    assert adapter.preflight([posting]) == []
+    assert number(adapter, posting)
+    rows = tryton.sql(
+        "SELECT a.code, p.code, l.description FROM account_move_line l JOIN account_move m ON m.id = l.move"
+        " JOIN account_account a ON a.id = l.account LEFT JOIN party_party p ON p.id = l.party"
+        " WHERE m.external_id = %s ORDER BY 1",
+        posting.key,
+    )
+    assert rows == [
+        ("1150", None, "customer=acme; charge=input"),
+        ("1200", "CUST-0001", "customer=acme; charge=input"),
+    ]
 
 
 def test_people_may_not_write_external_ids(tryton: TrytonErp) -> None:
