@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow test-all lint format bench kill-campaign lock clean
+.PHONY: help setup demo test test-slow test-all lint format bench kill-campaign simulate-faults lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ bench: $(STAMP) ## Benchmarks; results as JSON and docs/benchmarks.md
 
 kill-campaign: $(STAMP) ## 200 runs in which processes are killed; ends with what was not equal (SEEDS=200)
 	@$(BIN)/python -m tests.faults.campaign --seeds $(or $(SEEDS),200)
+
+simulate-faults: $(STAMP) ## 10000 simulated runs with faults everywhere; SEEDS=n FIRST=n; a failure prints its seed
+	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0)
 
 lock: ## Pin all versions again (needs uv)
 	@uv pip compile -q pyproject.toml --extra embedded --extra postgres --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock

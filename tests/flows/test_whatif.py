@@ -165,12 +165,6 @@ def test_subjects_are_read_in_groups(settings: Settings, tmp_path: Path, monkeyp
     assert parts.rows.equals(whole.rows)
 
 
-def test_a_ledger_that_is_not_migrated_is_said(settings: Settings, tmp_path: Path) -> None:
-    empty = settings.model_copy(update={"state_dir": tmp_path / "empty"})
-    with pytest.raises(InvalidRequest, match="meterbridge migrate"):
-        whatif(empty, plans(tmp_path, *CHARGES))
-
-
 def test_what_cannot_be_asked_is_said(settings: Settings, tmp_path: Path) -> None:
     path = plans(tmp_path, *CHARGES)
     with pytest.raises(InvalidRequest, match="no booked hour is complete in that window"):

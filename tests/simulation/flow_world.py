@@ -1,0 +1,224 @@
+"""The whole flow: streams, readers, dedupe, book, rate, documents, outbox, poster and ERP, all at fault at times."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from config.journal import next_revision
+from config.revision import Configuration, History
+from config.settings import FlowSettings, RedisSettings, Settings
+from core.clock import ManualClock
+from core.shard_keys import CUSTOMER_KEYS
+from sinks import outbox
+from sinks.ledger import documents, progress, revisions
+from sinks.outbox import OutboxPartition
+from tests.simulation import checks
+from tests.simulation.desk import Desk
+from tests.simulation.disk import FaultyDisk
+from tests.simulation.engine import Committed, Life, Plan
+from tests.simulation.fate import Died, Fate, require
+from tests.simulation.ledger import document_states, open_ledger
+from tests.simulation.reader_world import build_reader
+from tests.simulation.redis_server import Server
+from tests.simulation.warehouse import Warehouse
+from tests.simulation.workload import Producers, configuration
+
+START = datetime(2024, 1, 31, 20, 30, tzinfo=UTC)
+LAST = datetime(2024, 2, 1, 2, 30, tzinfo=UTC)
+"""Events are sent until then."""
+END = datetime(2024, 2, 1, 5, 30, tzinfo=UTC)
+"""By then every hour with usage is sealed, though the server's clock was an hour ahead, and January's end as well."""
+SKEWS_MS = (-3_600_000, 0, 0, 3_600_000)
+PAUSES_S = (0.01, 1.0, 15.0, 61.0, 700.0, 2400.0)
+STREAMS = ("usage:0", "usage:1", "usage:2", "usage:3")
+PROMOTED = {documents.PENDING, documents.IN_POSTING, documents.NOT_POSTED_ZERO}
+
+
+class FlowWorld:
+    """Everything of one deployment."""
+
+    def __init__(self, fate: Fate, directory: Path) -> None:
+        chance = fate.random
+        self._fate = fate
+        self.clock = ManualClock(START)
+        self.server = Server(self.clock)
+        self.streams = STREAMS[: chance.choice((1, 2, 3))]
+        readers = 2 if len(self.streams) > 1 and chance.random() < 0.2 else 1
+        shards = [chance.choice((1, 1, 2)) for _ in range(3)]
+        self.settings = Settings(
+            redis=RedisSettings(streams=self.streams, read_entries=chance.choice((2, 50)), idle_claim_ms=10),
+            flow=FlowSettings(
+                id_shards=shards[0],
+                tenant_shards=shards[1],
+                customer_shards=shards[2],
+                readers=readers,
+                item_events_max=chance.choice((2, 7, 100)),
+            ),
+        )
+        self.engine = open_ledger(directory, fate)
+        self._changes_config = chance.random() < 0.3
+        self._configure(configuration(with_newcomer=False))
+        self.warehouse = Warehouse()
+        self._producers = Producers(fate, self.server, self.clock, self.streams, own_streams=readers > 1)
+        self.desk = Desk(self.engine, fate, self.clock)
+        self._state_dir = directory / "state"
+        self._state_dir.mkdir()
+        self.undisturbed_dir = directory / "undisturbed"
+        self._disk = FaultyDisk(fate, self._state_dir)
+        self._seal_records = chance.choice((4, 1000))
+        self._committed: Committed = {}
+        self._durable: set[str] = set()
+        self._life: Life | None = None
+        self._ghosts: list[tuple[str, Any]] = []
+
+    def run(self) -> None:
+        """Let everybody act in turn; then calm, drain, and compare."""
+        chance = self._fate.random
+        for _ in range(chance.randrange(6, 14)):
+            for _ in range(chance.randrange(0, 6)):
+                self._producers.act()
+            self._pass_time(chance.choice(PAUSES_S))
+            self._disturb()
+            self._flow_acts()
+            if chance.random() < 0.1 and self._life is not None:
+                self._stop()
+            if chance.random() < 0.4:
+                self.desk.act()
+        self._fate.calm()
+        self._drain()
+        self.desk.finish()
+        checks.compare(self)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._life is not None:
+            self._life.close()
+        self.engine.dispose()
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _configure(self, wanted: Configuration) -> None:
+        """Journal a configuration as a start of the flow does."""
+        known = revisions.load_history(self.engine)
+        watermark_ms = progress.watermark_ms(self.engine)
+        revision = next_revision(known, wanted, self.server.now_ms, watermark_ms)
+        if revision is not None:
+            self._fate.note(f"a revision is known from {revision.known_from_ms}")
+            revisions.record_revision(self.engine, revision, self.clock.now())
+            known = [*known, revision]
+        self.history = History(known)
+
+    def _pass_time(self, seconds: float) -> None:
+        self.clock.sleep(min(seconds, max(0.0, (LAST - self.clock.now()).total_seconds() / 3)))
+
+    def _disturb(self) -> None:
+        chance = self._fate.random
+        if chance.random() < 0.05:
+            self._fate.note("server restarts")
+            self.server.restart()
+        if chance.random() < 0.05:
+            self.server.skew_ms = chance.choice(SKEWS_MS)
+            self._fate.note(f"the server's clock is set to {self.server.skew_ms} ms")
+        if chance.random() < 0.1:
+            for name, state in self._committed.items():
+                if name.startswith("reader"):
+                    for stream, values in state["streams"].items():
+                        self.server.trim(stream, (values["ms"], values["seq"] + 1))
+        while self._ghosts and chance.random() < 0.5:
+            self.warehouse.insert(*self._ghosts.pop(chance.randrange(len(self._ghosts))))
+
+    def _flow_acts(self) -> None:
+        try:
+            with self._fate.process("epoch"):
+                self._epoch()
+        except Died:
+            self._crash()
+
+    def _epoch(self) -> None:
+        if self._life is None:
+            if self._changes_config and self._fate.random.random() < 0.5:
+                self._configure(configuration(with_newcomer=True))
+            self._life = Life(self._plan(), dict(self._committed))
+            self._life.start()
+        made = self._life
+        snapshots = made.epoch()
+        self._fate.step("engine.commit")
+        self._committed |= snapshots
+        self._durable |= {document.key for document in made.documents}
+        self.warehouse.commit()
+        self._fate.step("engine.after-commit")
+
+    def _stop(self) -> None:
+        """End the process as SIGTERM does: after a snapshot, with everything handed over and promoted."""
+        self._fate.note("the flow is stopped")
+        assert self._life is not None
+        self._life.close()
+        self._life = None
+        outbox.promote_all(self.engine)
+
+    def _crash(self) -> None:
+        life, self._life = self._life, None
+        if life is not None:
+            life.linger()
+            self._ghosts += life.close()
+        self._disk.crash(power_lost=self._fate.random.random() < 0.5)
+        self._disk = FaultyDisk(self._fate, self._state_dir)
+
+    def _drain(self) -> None:
+        """Read everything at a time at which all of it seals, promote the last epoch, and end."""
+        for ghost in self._ghosts:
+            self.warehouse.insert(*ghost)
+        self._ghosts.clear()
+        self.server.skew_ms = 0
+        self.clock.sleep(max(0.0, (END - self.clock.now()).total_seconds()))
+        for _ in range(60):
+            self._epoch()
+            self.clock.sleep(6)
+            if self._sent_ms() >= int(END.timestamp() * 1000):
+                break
+        require(self._sent_ms() >= int(END.timestamp() * 1000), "the flow does not come to the end of the streams")
+        self._epoch()
+        self._check_outbox()
+        outbox.promote_all(self.engine)
+
+    def _sent_ms(self) -> int:
+        return min(
+            (state["sent_ms"] for name, state in self._committed.items() if name.startswith("reader")), default=0
+        )
+
+    def _check_outbox(self) -> None:
+        early = {key for key, (state, _) in document_states(self.engine).items() if state in PROMOTED} - self._durable
+        require(not early, f"documents {sorted(early)} were promoted before their epoch was durable")
+
+    def _plan(self) -> Plan:
+        return Plan(
+            fate=self._fate,
+            history=self.history,
+            streams=self.streams,
+            shards=self.settings.flow,
+            directory=self._state_dir,
+            disk=self._disk,
+            seal_records=self._seal_records,
+            warehouse=self.warehouse,
+            readers=self._readers,
+            outbox=self._outbox,
+            after_outbox=self._check_outbox,
+        )
+
+    def _readers(self, committed: Committed) -> dict[str, Any]:
+        count = self.settings.flow.readers
+        high_water_ms = outbox.high_water_ms(self.engine)
+        return {
+            f"reader-{number:02d}": build_reader(
+                f"reader-{number:02d}",
+                [(index, name) for index, name in enumerate(self.streams) if index % count == number],
+                committed.get(f"reader-{number:02d}"),
+                self.server, self._fate, self.clock, self.settings, high_water_ms=high_water_ms,
+            )
+            for number in range(count)
+        }  # fmt: skip
+
+    def _outbox(self, state: dict[str, Any] | None) -> OutboxPartition:
+        senders = CUSTOMER_KEYS[: self.settings.flow.customer_shards]
+        return OutboxPartition(self.engine, senders, threading.Event(), state)
