@@ -14,7 +14,7 @@ from config.settings import ClickHouseSettings
 from core.clock import Clock
 from sinks.clickhouse.client import connect
 from sinks.clickhouse.posting_states import PostingState, write_posting_states
-from sinks.ledger import documents, postings, tables
+from sinks.ledger import documents, tables
 from sinks.ledger.database import read, write
 from sinks.ledger.times import to_datetime
 
@@ -91,11 +91,15 @@ class StateFeed:
                 tables.posting_documents.c.posting_key.in_([row.key for row in changed])
             )
             by_posting = {row.key: row for row in changed}
+            entries = tables.erp_entries
+            query = select(entries.c.posting_key, func.min(entries.c.posted_at_ms)).group_by(entries.c.posting_key)
+            found = connection.execute(query.where(entries.c.posting_key.in_(list(by_posting))))
+            posted = {key: to_datetime(at_ms) for key, at_ms in found}
             rows = []
             for document_key, posting_key in connection.execute(members):
                 row = by_posting[posting_key]
                 at = to_datetime(row.changed_at_ms)
-                posted_at = at if row.state == postings.POSTED else None
+                posted_at = posted.get(posting_key)
                 rows.append(
                     PostingState(
                         document_key, row.key, row.state, row.reason, row.erp_number, at, posted_at, row.version

@@ -14,6 +14,7 @@ from sinks.clickhouse.posting_states import PostingState
 from sinks.erp.journal import JournalAdapter
 from sinks.ledger import documents, leases, postings, tables
 from sinks.ledger.database import read, write
+from sinks.ledger.times import to_ms
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.erp.memory_erp import UNIQUE, MemoryErp
 from tests.sinks.ledger import samples
@@ -247,3 +248,12 @@ def test_states_reach_clickhouse_when_it_is_back_and_posting_goes_on_meanwhile(w
     row = writer.rows[key(0)]
     assert (row.erp_reference, row.posting_key) == ("E-1", postings_of(world)[0].key)
     assert row.posted_at is not None
+    posting = postings_of(world)[0]
+    with write(world.engine) as connection:  # read-back agreed, a day later
+        table = tables.postings
+        changed = table.update().where(table.c.key == posting.key)
+        later_ms = to_ms(world.clock.now()) + 86_400_000
+        connection.execute(changed.values(state="RECONCILED", changed_at_ms=later_ms, version=table.c.version + 1))
+    poster.pass_once()
+    again = writer.rows[key(0)]
+    assert (again.state, again.posted_at) == ("RECONCILED", row.posted_at)

@@ -1,0 +1,51 @@
+"""`reconcile --erp` on a finished run: the journal's files edited by hand are found, named, and clean again after."""
+
+from datetime import UTC, datetime
+
+from queries.reconcile import Report, reconcile, span_of
+from queries.reconcile_erp import books, checks
+from sinks.erp.registry import Adapters
+from sinks.ledger import postings
+from tests.queries.conftest import Finished
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def run(finished: Finished) -> Report:
+    stores = finished.stores
+    adapters = Adapters(stores.settings)
+    return reconcile(stores, span_of(stores, None, None), more=lambda one, span: checks(one, span, adapters, NOW))
+
+
+def test_the_books_are_ours_until_somebody_edits_them(finished: Finished) -> None:
+    report = run(finished)
+    assert report.holds, [check.breaks for check in report.checks if not check.holds]
+    entries, balances = report.checks[-2:]
+    assert entries.name == "the ERP's entries are our postings (EU01, US01)"
+    assert entries.groups > 20
+    assert balances.groups >= 4
+    assert set(postings.count_by_state(finished.stores.engine)) == {"RECONCILED"}
+
+    path = sorted(finished.stores.settings.books_dir.rglob("2026-*.beancount"))[0]
+    before = path.read_text()
+    amount = next(row for row in before.splitlines() if row.startswith("  Assets:") and row.endswith(" USD"))
+    number = amount.split()[-2]
+    path.write_text(before.replace(amount, amount.replace(number, f"{number}1"), 1))
+    try:
+        broken = {check.name: check for check in run(finished).checks if not check.holds}
+    finally:
+        path.write_text(before)
+    assert len(broken) == 2
+    (found,) = broken["the ERP's entries are our postings (EU01, US01)"].breaks
+    assert found.where["kind"] == "erp_edited"
+    assert "edited in the ERP" in found.cause
+    (balance,) = broken["account balances in the ERP are ours (EU01, US01)"].breaks
+    assert balance.where["account"] == amount.split()[0]
+    assert postings.count_by_state(finished.stores.engine)["MISMATCHED"] == 1
+    assert run(finished).holds
+    assert set(postings.count_by_state(finished.stores.engine)) == {"RECONCILED"}
+
+
+def test_each_set_of_books_is_read_once(finished: Finished) -> None:
+    found = books(finished.stores.history, Adapters(finished.stores.settings))
+    assert [(adapter.name, names) for adapter, names in found] == [("journal", ["EU01", "US01"])]
