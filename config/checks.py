@@ -215,6 +215,9 @@ def _entities(draft: Draft) -> Iterator[Finding]:
             message = f"unknown currency {entity.functional_currency!r}"
             yield Finding((*base, "functional_currency"), message, "use an ISO 4217 code such as USD")
         accounts: dict[str, str] = {str(role): account for role, account in entity.accounts.items()}
+        if entity.invoicing.enabled and "accounts_receivable" not in accounts:
+            message = "invoicing is enabled, and there is no account for accounts_receivable"
+            yield Finding((*base, "accounts"), message, "add `accounts_receivable` to the entity's accounts")
         revenue = {accounts[role]: role for role in _REVENUE_ROLES if role in accounts}
         for role, account in accounts.items():
             if not account.strip():

@@ -11,7 +11,7 @@ from config.period_closes import PeriodCloses, period_named
 from core.clock import Clock
 from flows.poster_pace import backoff_s
 from sinks.erp.port import ErpPort
-from sinks.ledger import closes, grouping, held, postings
+from sinks.ledger import closes, grouping, held
 from sinks.ledger.database import read
 from sinks.ledger.grouping import ErpNames
 from sinks.ledger.leases import Lease
@@ -48,17 +48,15 @@ class HeldDesk:
         :param ask_erp: the ERP may be called.
         :raises Unreachable: the ERP does not answer; nothing was decided.
         """
-        rows = held.held(self.engine, self.entity.id, HELD_PER_TURN_MAX)
-        if not rows:
-            return 0
         moved = 0
         if remap:
-            moved += sum(self._remap(row) for row in rows if row.reason in MAPPING_REASONS)
+            rows = held.held(self.engine, self.entity.id, MAPPING_REASONS)
+            moved += sum(self._remap(row) for row in rows)
         if self.entity.close.erp_closed == "next_open":
-            moved += self._move_periods([row for row in rows if row.reason == CLOSED])
+            moved += self._move_periods()
         if ask_erp:
-            now_ms = to_ms(self.clock.now())
-            moved += self._look_again([row for row in rows if row.reason in ERP_REASONS and row.due_at_ms <= now_ms])
+            now = self.clock.now()
+            moved += self._look_again(held.due(self.engine, self.entity.id, ERP_REASONS, now, HELD_PER_TURN_MAX))
         return moved
 
     def _remap(self, row: Stored) -> int:
@@ -70,7 +68,6 @@ class HeldDesk:
         return int(held.replace_content(self.engine, self.lease, mapped, self.lines_max, now))
 
     def _look_again(self, rows: list[Stored]) -> int:
-        rows = [row for row in rows if self._still_held(row)]
         if not rows:
             return 0
         issues = {issue.key for issue in self.adapter.preflight([row.posting for row in rows])}
@@ -83,12 +80,9 @@ class HeldDesk:
         held.postpone(self.engine, self.lease, due)
         return held.free(self.engine, self.lease, [row.key for row in rows if row.key not in issues], now)
 
-    def _still_held(self, row: Stored) -> bool:
-        found = postings.get(self.engine, row.key)
-        return found is not None and found.state == postings.HELD
-
-    def _move_periods(self, rows: list[Stored]) -> int:
+    def _move_periods(self) -> int:
         """Post into the first open period what the ERP refused, where the close is a recorded fact by now."""
+        rows = list(held.held(self.engine, self.entity.id, (CLOSED,)))
         if not rows:
             return 0
         with read(self.engine) as connection:
@@ -101,5 +95,5 @@ class HeldDesk:
         if recorded.recorded(self.entity.id, period.name, to_ms(now)) != "close":
             return 0
         target = recorded.first_open(self.entity, period, now)
-        supersede(self.engine, self.lease, row, in_period(self.entity, row.posting, target.name), now)
-        return 1
+        moved = in_period(self.entity, row.posting, target.name)
+        return int(supersede(self.engine, self.lease, row, moved, now))

@@ -4,11 +4,11 @@ A posting is held because something is not mapped, because the ERP or its prefli
 cannot be found out, or because it waits for approval. It keeps its key: the ERP never took it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, select, update
 
 from core.errors import InvalidRequest
 from sinks.erp.port import Posting
@@ -24,21 +24,44 @@ from sinks.ledger.postings import (
     NEVER_MS,
     PENDING,
     Stored,
-    expect,
     stored,
 )
 from sinks.ledger.times import to_ms
 
 _TABLE = tables.postings
+_ROWS_PER_PAGE: Final = 500
 APPROVAL_REQUIRED = "approval_required"
 
 
-def held(engine: Engine, entity: str, limit: int) -> list[Stored]:
-    """Return the held postings of an entity, oldest hour first."""
-    query = select(_TABLE).where(_TABLE.c.entity == entity, _TABLE.c.state == HELD)
+def held(engine: Engine, entity: str, reasons: Sequence[str]) -> Iterator[Stored]:
+    """Yield all postings of an entity that are held for one of these reasons, in pages, in order of their keys."""
+    after = ""
+    while True:
+        query = select(_TABLE).where(_of(entity, reasons), _TABLE.c.key > after).order_by(_TABLE.c.key)
+        with read(engine) as connection:
+            rows = connection.execute(query.limit(_ROWS_PER_PAGE)).all()
+        yield from map(stored, rows)
+        if len(rows) < _ROWS_PER_PAGE:
+            return
+        after = rows[-1].key
+
+
+def due(engine: Engine, entity: str, reasons: Sequence[str], now: datetime, limit: int) -> list[Stored]:
+    """Return the held postings it is time to look at again, longest due first."""
+    query = select(_TABLE).where(_of(entity, reasons), _TABLE.c.due_at_ms <= to_ms(now))
     with read(engine) as connection:
-        rows = connection.execute(query.order_by(_TABLE.c.booked_hour, _TABLE.c.key).limit(limit)).all()
-    return [stored(row) for row in rows]
+        return [stored(row) for row in connection.execute(query.order_by(_TABLE.c.due_at_ms).limit(limit))]
+
+
+def _of(entity: str, reasons: Sequence[str]) -> ColumnElement[bool]:
+    return and_(_TABLE.c.entity == entity, _TABLE.c.state == HELD, _TABLE.c.reason.in_(list(reasons)))
+
+
+def _still_held(connection: Connection, key: str) -> Row[Any] | None:
+    """Lock a held posting; None if a person released it since it was read."""
+    return connection.execute(
+        select(_TABLE).where(_TABLE.c.key == key, _TABLE.c.state == HELD).with_for_update()
+    ).first()
 
 
 def replace_content(engine: Engine, lease: Lease, posting: Posting, lines_max: int, now: datetime) -> bool:
@@ -48,8 +71,9 @@ def replace_content(engine: Engine, lease: Lease, posting: Posting, lines_max: i
     """
     with write(engine) as connection:
         check(connection, lease)
-        expect(connection, [posting.key], (HELD,))
-        row = connection.execute(select(_TABLE.c.approval, _TABLE.c.detail).where(_TABLE.c.key == posting.key)).one()
+        row = _still_held(connection, posting.key)
+        if row is None:
+            return False
         reason, detail = hold_reason(posting, "approval" if row.approval == NEEDED else "", lines_max)
         if reason == APPROVAL_REQUIRED:
             detail = "its mapping is complete now; it waits for approval"
@@ -73,10 +97,11 @@ def free(engine: Engine, lease: Lease, keys: Sequence[str], now: datetime) -> in
     moved = 0
     with write(engine) as connection:
         check(connection, lease)
-        expect(connection, list(keys), (HELD,))
         for key in keys:
-            needed = connection.execute(select(_TABLE.c.approval).where(_TABLE.c.key == key)).scalar() == NEEDED
-            if needed:
+            row = _still_held(connection, key)
+            if row is None:
+                continue
+            if row.approval == NEEDED:
                 detail = "the ERP has what was missing; it waits for approval"
                 _move(connection, key, now, state=HELD, reason=APPROVAL_REQUIRED, detail=detail, due_at_ms=NEVER_MS)
             else:

@@ -15,7 +15,7 @@ from sinks.ledger import exceptions, tables
 from sinks.ledger.database import write
 from sinks.ledger.grouping import default_date, posting_key
 from sinks.ledger.leases import Lease, check
-from sinks.ledger.postings import HELD, PENDING, SUPERSEDED, Stored, expect
+from sinks.ledger.postings import HELD, PENDING, SUPERSEDED, Stored
 from sinks.ledger.times import to_ms
 
 _POSTINGS = tables.postings
@@ -41,13 +41,18 @@ def in_period(entity: Entity, posting: Posting, period: str) -> Posting:
     )
 
 
-def supersede(engine: Engine, lease: Lease, row: Stored, successor: Posting, now: datetime) -> None:
-    """Put the successor in the place of a HELD posting, documents and approval included, in one transaction."""
+def supersede(engine: Engine, lease: Lease, row: Stored, successor: Posting, now: datetime) -> bool:
+    """Put the successor in the place of a HELD posting, documents and approval included, in one transaction.
+
+    Return whether it was done: a person may have released the posting since it was read.
+    """
     at_ms = to_ms(now)
     with write(engine) as connection:
         check(connection, lease)
-        expect(connection, [row.key], (HELD,))
-        old = connection.execute(select(_POSTINGS).where(_POSTINGS.c.key == row.key)).one()
+        held = select(_POSTINGS).where(_POSTINGS.c.key == row.key, _POSTINGS.c.state == HELD).with_for_update()
+        old = connection.execute(held).first()
+        if old is None:
+            return False
         values = dict(old._mapping) | {
             "key": successor.key,
             "digest": successor.digest,
@@ -78,3 +83,4 @@ def supersede(engine: Engine, lease: Lease, row: Stored, successor: Posting, now
             moved = update(table).where(table.c.posting_key == row.key)
             connection.execute(moved.values(posting_key=successor.key))
         exceptions.resolve(connection, "posting_held", [row.key], now)
+    return True

@@ -11,9 +11,10 @@ import pytest
 
 from core import metrics
 from sinks.erp.port import Capabilities, Idempotency
-from sinks.ledger import erp_status, leases, postings
+from sinks.ledger import erp_status, held, leases, postings
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.erp.memory_erp import UNIQUE, MemoryErp
+from tests.sinks.ledger import samples
 from tests.sinks.ledger.samples import entity
 
 
@@ -59,8 +60,8 @@ def test_the_adapters_own_cap_holds_too_and_a_document_above_it_is_held_alone(wo
     world.book(*many(2), *many(1, 5, extra={"lines": lines}))
     summary = world.once()
     assert summary.by_state == {"POSTED": 1, "HELD": 1}
-    (held,) = [row for row in postings_of(world) if row.state == "HELD"]
-    assert (held.reason, held.posting.document_keys) == ("too_many_lines", (many(1, 5)[0].key,))
+    (waits,) = [row for row in postings_of(world) if row.state == "HELD"]
+    assert (waits.reason, waits.posting.document_keys) == ("too_many_lines", (many(1, 5)[0].key,))
 
 
 def test_a_customer_without_an_erp_code_is_held_and_released_under_the_same_key(any_world: World) -> None:
@@ -68,11 +69,11 @@ def test_a_customer_without_an_erp_code_is_held_and_released_under_the_same_key(
     world.configure(entity(line_grain=["customer"]), customers=PER_CUSTOMER[:2])
     world.book(*many(3))
     assert world.once().by_state == {"POSTED": 1, "HELD": 1}
-    (held,) = [row for row in postings_of(world) if row.state == "HELD"]
-    assert (held.reason, held.detail) == ("missing_customer", "no erp.customer for c2 in the configuration")
+    (waits,) = [row for row in postings_of(world) if row.state == "HELD"]
+    assert (waits.reason, waits.detail) == ("missing_customer", "no erp.customer for c2 in the configuration")
     world.configure(entity(line_grain=["customer"]), customers=PER_CUSTOMER[:3], known_from_ms=10**15)
     assert world.once().by_state == {"POSTED": 2}
-    assert world.erp.booked[held.key].lines[0].party == "CUST-2"
+    assert world.erp.booked[waits.key].lines[0].party == "CUST-2"
     assert world.exceptions() == []
 
 
@@ -187,3 +188,37 @@ def test_amounts_are_not_lost_when_one_search_only_erp_is_slow(world: World) -> 
     world.book(*many(5))
     assert world.once(batch=2).by_state == {"POSTED": 5}
     assert sum(line.amount for one in world.erp.booked.values() for line in one.lines) == Decimal("12.34") * 10
+
+
+def test_a_person_who_releases_while_the_poster_asks_is_no_trouble(any_world: World) -> None:
+    world = any_world
+    world.configure(BY_CUSTOMER)
+    world.book(*many(3))
+    poster = world.poster()
+    world.erp.script = ["not_sent"]
+    poster.pass_once()
+    first, second, _ = (row.key for row in postings_of(world))
+    world.erp.issues = {first: "unknown_customer", second: "unknown_customer"}
+    world.clock.sleep(30)
+    poster.pass_once()
+    assert world.states() == {"HELD": 2, "POSTED": 1}
+    world.erp.issues = {}
+
+    def released() -> None:
+        world.erp.before_preflight = lambda: None
+        held.release(world.engine, first, actor="ann", reason="I know better", now=world.clock.now())
+
+    world.erp.before_preflight = released
+    world.clock.sleep(3600)
+    poster.pass_once()
+    assert world.states() == {"POSTED": 3}
+    assert [len(entries) for entries in world.erp.entries.values()] == [1, 1, 1]
+
+
+def test_many_held_postings_hide_none_behind_them(world: World) -> None:
+    world.configure(BY_CUSTOMER)
+    world.book(*many(600, revenue_role="shortfall_revenue"))
+    assert world.once().by_state == {"HELD": 600}
+    fixed = entity(grain="customer", accounts=samples.ACCOUNTS | {"shortfall_revenue": "4003"})
+    world.configure(fixed, known_from_ms=10**15)
+    assert world.once().by_state == {"POSTED": 600}

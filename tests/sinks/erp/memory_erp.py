@@ -47,6 +47,7 @@ class MemoryErp:
     bad_keys: dict[str, str] = field(default_factory=dict)
     retry_after_s: float | None = None
     before: Callable[[], None] = lambda: None
+    before_preflight: Callable[[], None] = lambda: None
     entries: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     batches: list[list[str]] = field(default_factory=list)
     lookups: int = 0
@@ -59,6 +60,7 @@ class MemoryErp:
     booked: dict[str, Posting] = field(default_factory=dict)
 
     def preflight(self, postings: Sequence[Posting]) -> list[Issue]:
+        self.before_preflight()
         self._ask()
         return [Issue(one.key, self.issues[one.key], "preflight says so") for one in postings if one.key in self.issues]
 
