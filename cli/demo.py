@@ -25,7 +25,7 @@ from cli.context import context
 from cli.output import emit, note, progress
 from config.revision import Configuration
 from config.settings import LedgerSettings, Settings
-from core.errors import FatalError, InvalidRequest, InvariantViolation
+from core.errors import Disagreement, FatalError, InvalidRequest
 
 DEMO_DIRECTORY = "demo"
 SECONDS_MAX = 900
@@ -90,7 +90,7 @@ def demo(
             stack.stop()
     if not report.agrees:
         broken = [f"{check.name}: {check.left} is not {check.right}" for check in report.checks if not check.holds]
-        raise InvariantViolation("\n".join(["the demo's numbers do not agree:", *broken]))
+        raise Disagreement("\n".join(["the demo's numbers do not agree:", *broken]))
 
 
 def _refuse_real_erps(configuration: Configuration) -> None:

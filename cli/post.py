@@ -10,6 +10,7 @@ import typer
 
 from cli.context import context
 from cli.output import emit
+from cli.supervised import again_without
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -21,12 +22,17 @@ def post(
         str, typer.Option(help="First release this held posting (its key): it is sent again as it is. Needs --reason.")
     ] = "",
     reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
+    supervise: Annotated[
+        bool, typer.Option("--supervise", help="Start it again after a crash, with backoff; stop at a crash loop.")
+    ] = False,
 ) -> None:
     """Deliver financial documents to the ERP.
 
     With --once the exit code is 0 only if nothing remained undelivered for an error; documents of hours that are
     not complete yet are no error.
     """
+    if supervise:
+        again_without("--supervise")
     from core import faults  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
     from flows import health  # noqa: PLC0415

@@ -7,7 +7,7 @@ import typer
 
 from cli.context import context
 from cli.output import emit, progress, table
-from core.errors import InvalidRequest, InvariantViolation
+from core.errors import Disagreement, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def reconcile(
     if not report.holds:
         broken = [check.name for check in report.checks if not check.holds]
         message = f"{len(broken)} of {len(report.checks)} checks do not hold: {'; '.join(broken)}"
-        raise InvariantViolation(message)
+        raise Disagreement(message)
 
 
 def _erp_checks(stores: "Stores", span: "Span") -> "Iterator[Check]":

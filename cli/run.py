@@ -9,6 +9,7 @@ import typer
 
 from cli.context import context
 from cli.output import emit
+from cli.supervised import again_without
 
 log = structlog.get_logger()
 
@@ -19,9 +20,14 @@ def run(
         bool, typer.Option("--accept-gap", help="Record entries lost, or a stream that went backward, and go on.")
     ] = False,
     process_id: Annotated[int, typer.Option(help="Which process of the cluster this is.")] = 0,
+    supervise: Annotated[
+        bool, typer.Option("--supervise", help="Start it again after a crash, with backoff; stop at a crash loop.")
+    ] = False,
     addresses: Annotated[str, typer.Option(help="All processes as host:port, separated by ';'.")] = "",
 ) -> None:
     """Run the metering flow: streams in, facts, rated rows and documents out."""
+    if supervise:
+        again_without("--supervise")
     from flows import threads  # noqa: PLC0415
 
     cli = context()

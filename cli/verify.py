@@ -7,7 +7,7 @@ import typer
 
 from cli.context import context
 from cli.output import emit, note, table
-from core.errors import InvariantViolation
+from core.errors import Disagreement
 
 
 def verify(
@@ -54,4 +54,4 @@ def verify(
         differing = [row for row in report.comparisons if not row.equal]
         samples = "\n".join(sample for row in differing for sample in row.samples)
         message = f"the replay differs in {', '.join(row.table for row in differing)}:\n{samples}"
-        raise InvariantViolation(message)
+        raise Disagreement(message)

@@ -16,13 +16,17 @@ class MeterbridgeError(Exception):
 class RetryableError(MeterbridgeError):
     """The same call may succeed later; nothing was decided."""
 
+    exit_code = 75  # EX_TEMPFAIL
+
 
 class RejectedError(MeterbridgeError):
     """The other side understood and said no; repeating the same call is pointless."""
 
 
 class FatalError(MeterbridgeError):
-    """The process has to stop; going on could lose or double something."""
+    """The process has to stop; going on could lose or double something. Starting again will not mend it."""
+
+    exit_code = 3
 
 
 # --- retryable -----------------------------------------------------------------------------------------
@@ -49,6 +53,10 @@ class ConfigError(RejectedError):
 
 class InvalidRequest(RejectedError):
     """A command was asked for something it cannot do."""
+
+
+class Disagreement(RejectedError):
+    """Two accounts of the same thing differ; the message says which."""
 
 
 # --- fatal ---------------------------------------------------------------------------------------------

@@ -113,11 +113,11 @@ def test_a_call_does_not_remember_the_one_before(capfd: pytest.CaptureFixture[st
 
 @pytest.mark.usefixtures("commands")
 def test_our_errors_have_no_traceback(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    assert _main(monkeypatch, "hello", "--fail") == 1
+    assert _main(monkeypatch, "hello", "--fail") == FatalError.exit_code
     output = capfd.readouterr()
     assert output.out == ""
     assert output.err == "error: Redis at somewhere did not answer: set METERBRIDGE_REDIS__URL\n"
-    assert _main(monkeypatch, "hello", "--fail", "--json") == 1
+    assert _main(monkeypatch, "hello", "--fail", "--json") == FatalError.exit_code
     assert json.loads(capfd.readouterr().err)["error"] == "FatalError"
     assert _main(monkeypatch, "badconfig") == 1
     assert capfd.readouterr().err == "error: the configuration has 2 problems:\n  a.yaml:1: first\n  a.yaml:2: second\n"
@@ -170,7 +170,7 @@ def test_commands_are_plain_functions_or_apps() -> None:
 def test_a_state_directory_that_cannot_be_used_is_named_without_a_traceback(tmp_path: Path, command: str) -> None:
     (tmp_path / "file").write_text("no directory")
     done = _run(command, METERBRIDGE_STATE_DIR=f"{tmp_path}/file/state")
-    assert done.returncode == 1
+    assert done.returncode == FatalError.exit_code
     assert "Traceback" not in done.stderr
     assert f"{tmp_path}/file/state" in done.stderr
     assert "METERBRIDGE_STATE_DIR" in done.stderr
