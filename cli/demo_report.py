@@ -91,9 +91,10 @@ class Reader:
             meters=self._additive(),
         )
         report.amounts = self._rows(
-            "SELECT customer, currency, sumIf(r.amount, line_kind NOT IN ('fee', 'true_up')) AS usage,"
-            " sumIf(r.amount, line_kind IN ('fee', 'true_up')) AS fees, sum(r.amount) AS total, sum(r.events) AS events"
-            " FROM @rated_usage_current AS r WHERE status = 'sealed' GROUP BY customer, currency ORDER BY total DESC"
+            "SELECT customer, currency, sumIf(r.amount, line_kind NOT IN ('fee', 'true_up', 'breakage')) AS usage,"
+            " sumIf(r.amount, line_kind IN ('fee', 'true_up', 'breakage')) AS fees, sum(r.amount) AS total,"
+            " sum(r.events) AS events FROM @rated_usage_current AS r WHERE status = 'sealed'"
+            " GROUP BY customer, currency ORDER BY total DESC"
         )
         report.unrated = self._rows(
             "SELECT tenant, meter, sum(quantity) AS quantity FROM @rated_usage_current WHERE status = 'unrated'"
@@ -172,10 +173,10 @@ class Reader:
         return checks
 
     def _money_checks(self, report: Report) -> list[Check]:
-        """Check that the rounded total of every charge and period is what the documents and the books hold."""
+        """Check that the rounded revenue of every charge and period is what the documents and the books hold."""
         chains = self._rows(
             "SELECT customer, contract, plan, plan_version, charge, price_row, period_start, currency,"
-            " sum(amount) AS amount FROM @rated_usage_current WHERE status = 'sealed' GROUP BY ALL"
+            " sum(revenue_amount) AS amount FROM @rated_usage_current WHERE status = 'sealed' GROUP BY ALL"
         )
         rated: dict[str, Decimal] = {}
         for row in chains:
@@ -185,7 +186,7 @@ class Reader:
         drafted = documents.net_totals(self._engine)
         checks = [
             Check(
-                f"{currency}: rated, rounded per charge and period = documents",
+                f"{currency}: revenue rated, rounded per charge and period = documents",
                 f"{amount:,}",
                 f"{drafted.get(currency, Decimal(0)):,}",
             )
@@ -193,15 +194,15 @@ class Reader:
         ]
         for currency, amount in sorted(drafted.items()):
             booked = sum(
-                (row["balance"] for row in report.books if row["currency"] == currency and row["balance"] > 0),
+                (-row["balance"] for row in report.books if row["currency"] == currency and _is_income(row["account"])),
                 Decimal(0),
             )
-            checks.append(Check(f"{currency}: documents = debit balances in the books", f"{amount:,}", f"{booked:,}"))
+            checks.append(Check(f"{currency}: documents = revenue in the books", f"{amount:,}", f"{booked:,}"))
         seals = self._rows(
             "SELECT f.meter AS meter, f.value AS facts, r.quantity AS rated FROM"
             " (SELECT meter, sum(value) AS value FROM @usage_facts_current WHERE sealed = 1 GROUP BY meter) AS f"
             " INNER JOIN (SELECT meter, sum(quantity) AS quantity FROM @rated_usage_current"
-            " WHERE status != 'provisional' AND line_kind NOT IN ('fee', 'true_up') GROUP BY meter) AS r"
+            " WHERE status != 'provisional' AND line_kind IN ('usage', 'late_usage', 'void') GROUP BY meter) AS r"
             " ON f.meter = r.meter WHERE f.meter IN {meters:Array(String)} ORDER BY meter",
             meters=self._additive(),
         )
@@ -259,3 +260,7 @@ def show(console: Console, report: Report) -> None:
     for check in report.checks:
         checks.add_row(check.name, check.left, check.right, "[green]yes[/]" if check.holds else "[red]NO[/]")
     console.print(checks)
+
+
+def _is_income(account: str) -> bool:
+    return account.startswith("Income:")

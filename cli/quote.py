@@ -102,7 +102,7 @@ def _report(found: "Priced", before: "Explanation | None", after: "Explanation")
 
 
 def _cents(total: Decimal, currency: str) -> Decimal:
-    from operators.document_lines import cents  # noqa: PLC0415
+    from operators.cents import cents  # noqa: PLC0415
     from operators.rate_chains import quantized  # noqa: PLC0415
 
     return cents(quantized(total), currency)

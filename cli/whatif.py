@@ -133,7 +133,7 @@ def _totals(totals: dict[str, dict[str, Decimal]]) -> Any:
 
 def _money(amount: Decimal, currency: str) -> str:
     """Return the amount for a person, rounded as documents round."""
-    from operators.document_lines import cents  # noqa: PLC0415
+    from operators.cents import cents  # noqa: PLC0415
 
     return f"{cents(amount, currency):,f}"
 

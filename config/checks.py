@@ -148,15 +148,30 @@ def charge(draft: Draft, raw: Mapping[str, Any], base: Location) -> Iterator[Fin
         if not draft.is_broken("meters", str(name)):
             yield Finding((*base, "meter"), f"unknown meter {name!r}", known(draft.meters))
         return
-    conditions = raw.get("filter")
-    for dimension in conditions if isinstance(conditions, Mapping) else ():
-        if dimension not in meter.group_by:
-            dimensions = ", ".join(meter.group_by) or "none"
-            yield Finding(
-                (*base, "filter", dimension),
-                f"the meter {meter.id} has no dimension {dimension!r}",
-                f"its dimensions are: {dimensions}; add it to the meter's group_by",
-            )
+    for location, conditions in _all_conditions(raw):
+        for dimension in conditions if isinstance(conditions, Mapping) else ():
+            if dimension not in meter.group_by:
+                dimensions = ", ".join(meter.group_by) or "none"
+                yield Finding(
+                    (*base, *location, dimension),
+                    f"the meter {meter.id} has no dimension {dimension!r}",
+                    f"its dimensions are: {dimensions}; add it to the meter's group_by",
+                )
+
+
+def _all_conditions(raw: Mapping[str, Any]) -> Iterator[tuple[Location, Any]]:
+    """Yield where a charge names dimensions, and what it says there."""
+    yield ("filter",), raw.get("filter")
+    for place, row in enumerate(rows_of(raw)):
+        yield ("rows", place, "when"), row.get("when")
+
+
+def rows_of(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of a raw matrix, as far as they are rows; none of any other charge."""
+    rows = raw.get("rows")
+    if raw.get("model") != "matrix" or not isinstance(rows, list | tuple):
+        return []
+    return [row if isinstance(row, Mapping) else {} for row in rows]
 
 
 def parse_findings(raw: Mapping[str, Any], base: Location) -> Iterator[Finding]:
@@ -168,8 +183,10 @@ def parse_findings(raw: Mapping[str, Any], base: Location) -> Iterator[Finding]:
         yield from per_event(parse_charge(dict(raw)), base)
     except ValidationError as error:
         for location, message, hint in plain_errors(error):
-            # Behind the charge comes the name of its model, which is not a part of the file.
+            # Behind the charge, and behind a row, comes the name of its model, which is not a part of the file.
             inner = location[1:] if location and location[0] == raw.get("model") else location
+            if inner[:1] == ("rows",) and inner[2:3] and inner[2] not in ("when", "row"):
+                inner = (*inner[:2], *inner[3:])
             yield Finding((*base, *inner), message, hint)
 
 

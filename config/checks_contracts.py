@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
-from config.checks import Draft, Finding, charge, filters_meet, known, repeated
+from config.checks import Draft, Finding, charge, filters_meet, known, repeated, rows_of
 from config.customers import Contract, Customer, SubjectAssignment
 from config.entities import Entity
 from config.plans import Plan, PlanVersion
 from config.yaml_source import Location
+from core.currencies import exponent, is_known
+from operators.cents import cents
 
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)
@@ -142,7 +144,14 @@ def _charge_references(
             if (found.location, found.message) not in broken:
                 yield Finding((*here, "set", *found.location), found.message, found.hint)
     yield from repeated((*base, "commitments"), {i: item.id for i, item in enumerate(contract.commitments)})
+    currency = versions[0].currency if versions else ""
     for place, commitment in enumerate(contract.commitments):
+        if is_known(currency) and commitment.amount != cents(commitment.amount, currency):
+            yield Finding(
+                (*base, "commitments", place, "amount"),
+                f"{commitment.amount} is not an amount that can be paid in {currency}",
+                f"round it to {exponent(currency)} decimals",
+            )
         for position, name in enumerate(commitment.applies_to):
             if versions and name not in charges:
                 where: Location = (*base, "commitments", place, "applies_to", position)
@@ -152,7 +161,7 @@ def _charge_references(
 def roles_needed(contract: Contract, charges: list[dict[str, Any]]) -> dict[str, str]:
     """Return the account roles that posting this contract's charges needs, each with the reason."""
     needed: dict[str, str] = {contract.unbilled_kind: "usage not invoiced yet"}
-    for raw in charges:
+    for raw in (one for whole in charges for one in (whole, *_with_id(whole))):
         accounting = raw.get("accounting")
         accounting = accounting if isinstance(accounting, Mapping) else {}
         name = raw.get("id")
@@ -168,6 +177,12 @@ def roles_needed(contract: Contract, charges: list[dict[str, Any]]) -> dict[str,
         role = "contract_liability" if commitment.type == "prepaid" else "shortfall_revenue"
         needed.setdefault(role, f"commitment {commitment.id}")
     return needed
+
+
+def _with_id(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a matrix with what they have from it."""
+    shared = {name: matrix[name] for name in ("id", "accounting") if name in matrix}
+    return [shared | dict(row) for row in rows_of(matrix)]
 
 
 def _roles(contract: Contract, entity: Entity, charges: list[dict[str, Any]], base: Location) -> Iterator[Finding]:
@@ -187,14 +202,21 @@ def _recognition(contract: Contract, charges: list[dict[str, Any]], base: Locati
     if (period.unit == "month" and period.count == 1) or (period.unit in ("day", "week") and days <= 31):
         return
     for raw in charges:
-        accounting = raw.get("accounting")
-        stated = isinstance(accounting, Mapping) and accounting.get("recognition") is not None
-        if not stated and (raw.get("model") in _TIERED or raw.get("included") is not None):
+        if any(_is_tiered(one) and not _states(one) for one in _with_id(raw) or [raw]):
             yield Finding(
                 (*base, "billing_period"),
                 f"charge {raw.get('id')!r} has tiers over more than a month and states no recognition",
                 "add `accounting: {recognition: as_billable or ratable}` to the charge or an override",
             )
+
+
+def _is_tiered(raw: Mapping[str, Any]) -> bool:
+    return raw.get("model") in _TIERED or raw.get("included") is not None
+
+
+def _states(raw: Mapping[str, Any]) -> bool:
+    accounting = raw.get("accounting")
+    return isinstance(accounting, Mapping) and accounting.get("recognition") is not None
 
 
 def _overlaps(customer: Customer, base: Location, plans: Mapping[str, Plan]) -> Iterator[Finding]:

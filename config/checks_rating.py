@@ -8,6 +8,7 @@ from config.checks_contracts import merge, versions_used
 from config.yaml_source import Location
 from operators.rate_chains import has_period_end
 from operators.rating.charges import Charge, parse_charge
+from operators.rating.schema import Matrix
 
 _FREE_PARTS: Final = ("free_events", "free_amount")
 _FREE: Final = (
@@ -28,6 +29,9 @@ _LIMITS: Final = ("per_event_minimum", "per_event_maximum")
 
 def per_event(charge: Charge, base: Location) -> Iterator[Finding]:
     """Refuse what needs the events of a period in order, or each event's value: the books hold sums and counts."""
+    if isinstance(charge, Matrix):
+        for place, row in enumerate(charge.rows):
+            yield from per_event(row, (*base, "rows", place))
     if not charge.looks_at_each_event:
         return
     for name in _FREE_PARTS:
@@ -72,6 +76,7 @@ def _period_ends(draft: Draft) -> Iterator[str]:
             yield from (f"{_what(raw)} of plan {plan.id}" for raw in version.charges if _ends(raw))
     for customer in draft.customers.values():
         for contract in customer.contracts:
+            yield from (f"commitment {one.id} of contract {contract.id}" for one in contract.commitments)
             plan_used = plans.get(contract.plan)
             if plan_used is None or not contract.overrides:
                 continue
@@ -82,11 +87,20 @@ def _period_ends(draft: Draft) -> Iterator[str]:
 
 def _ends(raw: Mapping[str, Any]) -> bool:
     try:
-        return has_period_end(parse_charge(dict(raw)))
+        charge = parse_charge(dict(raw))
+        return has_period_end(charge) or _is_ratable(charge)
     except ValueError:
         return False  # reported where the charge itself is checked
 
 
+def _is_ratable(charge: Charge) -> bool:
+    return any(row.is_ratable for row in charge.rows) if isinstance(charge, Matrix) else charge.is_ratable
+
+
 def _what(raw: Mapping[str, Any]) -> str:
-    kind = "the flat fee" if raw.get("model") == "flat" else "the minimum or the fee of zero usage"
+    kind = "the minimum or the fee of zero usage"
+    if raw.get("model") == "flat":
+        kind = "the flat fee"
+    elif (raw.get("accounting") or {}).get("recognition") == "ratable":
+        kind = "the ratable revenue"
     return f"{kind} of charge {raw.get('id')!r}"

@@ -59,6 +59,12 @@ def accounting_period(entity: Entity, when: datetime) -> AccountingPeriod:
     return _fiscal_month(entity.timezone, entity.close.cutoff, local.year, local.month)
 
 
+def named_period(entity: Entity, name: str) -> AccountingPeriod:
+    """Return the fiscal month of that name, such as `2026-10`."""
+    year, month = map(int, name.split("-"))
+    return _fiscal_month(entity.timezone, entity.close.cutoff, year, month)
+
+
 def following_period(entity: Entity, period: AccountingPeriod) -> AccountingPeriod:
     """Return the fiscal month after `period`."""
     return accounting_period(entity, period.end)

@@ -44,8 +44,10 @@ def json_schema() -> dict[str, Any]:
 
 
 def _one_value_for_a_list(definitions: dict[str, Any]) -> None:
-    """Let a charge's filter name one value without a list, as the price engine does."""
+    """Let a charge's filter and a row's `when` name one value without a list, as the price engine does."""
     for definition in definitions.values():
-        values = definition.get("properties", {}).get("filter", {}).get("additionalProperties")
-        if "model" in definition.get("properties", {}) and isinstance(values, dict):
-            definition["properties"]["filter"]["additionalProperties"] = {"anyOf": [{"type": "string"}, values]}
+        properties = definition.get("properties", {})
+        for name in ("filter", "when"):
+            values = properties.get(name, {}).get("additionalProperties")
+            if "model" in properties and isinstance(values, dict):
+                properties[name]["additionalProperties"] = {"anyOf": [{"type": "string"}, values]}

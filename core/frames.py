@@ -134,12 +134,17 @@ RATED_SCHEMA: Final[Schema] = {
     "revenue_amount": QUANTITY,
     "amount_before": QUANTITY,
     "amount_after": QUANTITY,
+    "revenue_after": QUANTITY,  # to date, like amount_after; before is that less revenue_amount
     "currency": pl.String,
     "config_version": pl.String,
     "status": pl.String,  # provisional, sealed, unrated
     "version": pl.UInt64,
     "tenant": pl.String,  # unrated rows: the subject; else ""
 }
+
+
+USAGE_KINDS: Final = ("usage", "late_usage", "void")
+"""Line kinds of rows that stand for facts; the others bring amounts only."""
 
 
 def empty(schema: Schema) -> pl.DataFrame:

@@ -103,7 +103,7 @@ TABLES = (
         "rated_usage_current",
         "customer, contract, entity, plan, plan_version, charge, price_row, meter, period_start, usage_hour,"
         " booked_hour, accounting_period, line_kind, quantity, events, amount, revenue_amount, amount_before,"
-        " amount_after, currency, config_version, status",
+        " amount_after, revenue_after, currency, config_version, status",
         "status != 'provisional' AND booked_hour < toDateTime({hour:Int64} * 3600, 'UTC')",
     ),
     _Table(

@@ -23,6 +23,7 @@ import polars as pl
 from config.revision import History
 from core.frames import RATED_SCHEMA
 from operators.document_lines import DocumentLine, Row, lines_of
+from operators.posting_rules import RECOGNITION
 from operators.rate_terms import TermsIndex, index_of, moment
 
 SCHEMA_VERSION: Final = 1
@@ -33,7 +34,11 @@ _MS_PER_HOUR: Final = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One subledger document. Amounts are in `currency`; `total` is what the customer owes more (or less)."""
+    """One subledger document. Amounts are in `currency`; `total` is what charges come to more (or less).
+
+    That includes what a prepaid balance covers (`drawdown`, `breakage`), and leaves out what only moves revenue in
+    time (`recognition`): the totals of a customer's documents add up to the rounded charges.
+    """
 
     key: str
     """16 characters [A-Z2-7], derived from the identity alone."""
@@ -164,18 +169,20 @@ def _document(identity: _Identity, rows: list[Row], index: TermsIndex) -> Docume
 
 
 def _net(lines: tuple[DocumentLine, ...]) -> Iterator[Decimal]:
-    """Yield what each pair of lines adds to what the customer owes: its debit, or less its swapped debit."""
+    """Yield what each pair of lines books of charges: its debit, or less its credit where the sides are swapped."""
     for line in lines:
-        if line.side == "debit":
+        if line.side == ("credit" if line.swapped else "debit") and line.kind != RECOGNITION:
             yield -line.amount if line.swapped else line.amount
 
 
 def _reason(rows: list[Row], accounting_period: str) -> str:
-    """Return why there is a correction; voids are named before late usage."""
+    """Return why there is a correction; voids are named before changed prices, and those before late usage."""
     kinds = {row.line_kind for row in rows if row.original_period != accounting_period}
     if not kinds:
         return ""
-    return "void" if "void" in kinds else "late_usage"
+    if "void" in kinds:
+        return "void"
+    return "contract_modification" if "price_change" in kinds else "late_usage"
 
 
 def _posting_date(index: TermsIndex, entity: str, booked_hour: int, accounting_period: str) -> str:

@@ -3,21 +3,34 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final
 
-from core.currencies import exponent
 from core.errors import InvariantViolation
 from core.frames import RATED_SCHEMA
-from operators.posting_rules import roles
+from operators.cents import cents
+from operators.posting_rules import (
+    CONTRACT_ASSET,
+    RECOGNITION,
+    SHORTFALL_REVENUE,
+    SUBSCRIPTION_REVENUE,
+    USAGE_REVENUE,
+    Entry,
+    Roles,
+    entries,
+)
+from operators.rate_chains import DRAWDOWN
+from operators.rate_periods import COMMITMENT
 from operators.rate_terms import TermsIndex, moment
-from operators.rating.charges import Charge
+from operators.rating.schema import Flat
 
-_KIND_ORDER: Final = {
-    kind: place for place, kind in enumerate(("usage", "late_usage", "void", "tier_repricing", "fee", "true_up"))
-}
+_KINDS: Final = (
+    *("usage", "late_usage", "void", "tier_repricing", "price_change", "fee", "true_up", "breakage"),
+    *("recognition", "drawdown"),
+)
+_KIND_ORDER: Final = {kind: place for place, kind in enumerate(_KINDS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class Row:
     revenue_amount: Decimal
     amount_before: Decimal
     amount_after: Decimal
+    revenue_after: Decimal
     currency: str
     config_version: str
     status: str
@@ -53,6 +67,16 @@ class Row:
     def plain(self) -> list[Any]:
         """Return the values in the order of RATED_SCHEMA."""
         return [getattr(self, name) for name in _ROW_FIELDS]
+
+    @property
+    def covered(self) -> Decimal:
+        """Return which part of the difference a `drawdown` row books in its place."""
+        return self.amount_after - self.amount_before - self.amount
+
+    @property
+    def revenue_before(self) -> Decimal:
+        """Return the revenue to date before this row."""
+        return self.revenue_after - self.revenue_amount - self.covered
 
     def chain(self) -> tuple[str, int, str, str, int]:
         """Return what is rounded together, within one contract."""
@@ -122,45 +146,58 @@ _DECIMALS: Final = (
 )
 
 
-def cents(amount: Decimal, currency: str) -> Decimal:
-    """Round an amount half-up, ties away from zero, to the currency's exponent."""
-    return amount.quantize(_unit(currency), ROUND_HALF_UP, _WIDE)
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """How a chain is booked: what its charge or commitment says, and the roles of its contract."""
 
-
-_WIDE: Final = Context(prec=60)
-
-
-@lru_cache(maxsize=1024)
-def _unit(currency: str) -> Decimal:
-    return Decimal(1).scaleb(-exponent(currency))
+    unit: str
+    dimensions: dict[str, str]
+    tax_category: str
+    is_ratable: bool
+    roles: Roles
 
 
 def lines_of(rows: list[Row], index: TermsIndex) -> Iterator[DocumentLine]:
-    """Yield a debit and a credit per run of a chain's rows: same line kind and original period, no gap between."""
+    """Yield a debit and a credit per run of a chain's rows: same line kind and original period, no gap between.
+
+    Where revenue is not the amount a run has more than one pair; only its first one carries quantity and events.
+    """
     for _, chain in groupby(rows, key=Row.chain):
         members = list(chain)
-        charge, unbilled_role = _terms(members[0], index)
+        book = _book(members[0], index)
         run: list[Row] = []
         for row in members:
             if run and not _continues(run[-1], row):
-                yield from _entry(run, charge, unbilled_role)
+                yield from _lines(run, book)
                 run = []
             run.append(row)
-        yield from _entry(run, charge, unbilled_role)
+        yield from _lines(run, book)
 
 
 def _continues(last: Row, row: Row) -> bool:
     same = (last.line_kind, last.original_period) == (row.line_kind, row.original_period)
-    return same and last.amount_after == row.amount_before
+    return same and (last.amount_after, last.revenue_after) == (row.amount_before, row.revenue_before)
 
 
-def _terms(row: Row, index: TermsIndex) -> tuple[Charge, str]:
+def _book(row: Row, index: TermsIndex) -> _Book:
     timeline = index.timelines.get((row.customer, row.contract))
     if timeline is not None:
-        contract = timeline.contract
-        for charge in index.pricings.of(contract, row.plan_version).charges:
-            if charge.id == row.charge:
-                return charge, contract.unbilled_kind
+        unbilled = timeline.contract.unbilled_kind
+        asset = CONTRACT_ASSET if CONTRACT_ASSET in timeline.entity.accounts else unbilled
+        one = timeline.commitments.get(row.charge.removeprefix(COMMITMENT))
+        if row.charge.startswith(COMMITMENT) and one is not None:
+            known = SHORTFALL_REVENUE in timeline.entity.accounts
+            roles = Roles(unbilled, asset, SHORTFALL_REVENUE if known else USAGE_REVENUE)
+            return _Book("", {}, "", one.recognition == "ratable", roles)
+        charge = index.pricings.of(timeline.contract, row.plan_version).price(row.charge, row.price_row)
+        if charge is not None:
+            accounting = charge.accounting
+            role: str = accounting.revenue_role or ""
+            if row.line_kind == RECOGNITION and not role and isinstance(charge, Flat):
+                role = SUBSCRIPTION_REVENUE
+            dimensions = {name: values[0] for name, values in charge.filter.items() if len(values) == 1}
+            roles = Roles(unbilled, asset, role)
+            return _Book(charge.unit, dimensions, accounting.tax_category, charge.is_ratable, roles)
     message = (
         f"rated row of customer {row.customer}, contract {row.contract}, charge {row.charge}: "
         f"not in the revision known at booked hour {row.booked_hour}"
@@ -168,30 +205,76 @@ def _terms(row: Row, index: TermsIndex) -> tuple[Charge, str]:
     raise InvariantViolation(message)
 
 
-def _entry(run: list[Row], charge: Charge, unbilled_role: str) -> Iterator[DocumentLine]:
+def _lines(run: list[Row], book: _Book) -> Iterator[DocumentLine]:
     first, last = run[0], run[-1]
-    before, after = cents(first.amount_before, first.currency), cents(last.amount_after, first.currency)
-    amount = after - before
+    billed = _Position.of(first.amount_before, last.amount_after, first.currency)
+    earned = _Position.of(first.revenue_before, last.revenue_after, first.currency)
+    covered = cents(sum((row.covered for row in run), Decimal(0)), first.currency)
+    amount = billed.change - covered
+    revenue, deferred = amount, Decimal(0)
+    if book.is_ratable and first.line_kind != DRAWDOWN:
+        revenue, deferred = earned.change - covered, billed.rounded_before - earned.rounded_before
     quantity = sum((row.quantity for row in run), Decimal(0))
     events = sum(row.events for row in run)
-    if not (amount or quantity or events or first.amount_before != last.amount_after):
+    if not (amount or revenue or quantity or events or billed.moves or earned.moves):
         return
-    revenue_role = charge.accounting.revenue_role or ""
-    debit, credit = roles(first.line_kind, amount, unbilled_role=unbilled_role, revenue_role=revenue_role)
-    for side, role in (("debit", debit), ("credit", credit)):
+    exact = {first.line_kind: sum((row.amount for row in run), Decimal(0))}
+    exact[RECOGNITION] = sum((row.revenue_amount for row in run), Decimal(0))
+    for entry in entries(first.line_kind, amount, revenue, deferred, roles_of=book.roles):
+        position = earned if entry.kind == RECOGNITION else billed
+        yield from _pair(run, book, entry, position, exact.pop(entry.kind, Decimal(0)), quantity, events)
+        quantity, events = Decimal(0), 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """A cumulative amount before and after a run, exact and rounded."""
+
+    before: Decimal
+    after: Decimal
+    rounded_before: Decimal
+    rounded_after: Decimal
+
+    @classmethod
+    def of(cls, before: Decimal, after: Decimal, currency: str) -> "_Position":
+        return cls(before, after, cents(before, currency), cents(after, currency))
+
+    @property
+    def change(self) -> Decimal:
+        return self.rounded_after - self.rounded_before
+
+    @property
+    def moves(self) -> bool:
+        return self.before != self.after
+
+
+def _pair(
+    run: list[Row],
+    book: _Book,
+    entry: Entry,
+    position: _Position,
+    exact: Decimal,
+    quantity: Decimal,
+    events: int,
+) -> Iterator[DocumentLine]:
+    """Yield both sides of an entry; a negative one with its sides swapped."""
+    first = run[0]
+    near, far = (entry.debit, entry.kind), (entry.credit, entry.credit_kind)
+    sides = (near, far) if entry.amount >= 0 else (far, near)
+    for side, (role, kind) in zip(("debit", "credit"), sides, strict=True):
         yield DocumentLine(
-            kind=first.line_kind,
+            kind=kind,
             account_role=role,
             side=side,
-            amount=abs(amount),
-            amount_exact=last.amount_after - first.amount_before,
-            swapped=amount < 0,
-            cumulative_before=first.amount_before,
-            cumulative_after=last.amount_after,
-            rounded_before=before,
-            rounded_after=after,
+            amount=abs(entry.amount),
+            amount_exact=exact,
+            swapped=entry.amount < 0,
+            cumulative_before=position.before,
+            cumulative_after=position.after,
+            rounded_before=position.rounded_before,
+            rounded_after=position.rounded_after,
             quantity=quantity,
-            unit=charge.unit,
+            unit=book.unit,
             events=events,
             customer=first.customer,
             contract=first.contract,
@@ -204,8 +287,8 @@ def _entry(run: list[Row], charge: Charge, unbilled_role: str) -> Iterator[Docum
             service_from=_hour(min(row.usage_hour for row in run)),
             service_to=_hour(max(row.usage_hour for row in run) + 1),
             original_period=first.original_period,
-            dimensions={name: values[0] for name, values in charge.filter.items() if len(values) == 1},
-            tax_category=charge.accounting.tax_category,
+            dimensions=book.dimensions,
+            tax_category=book.tax_category,
         )
 
 

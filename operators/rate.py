@@ -20,7 +20,7 @@ from operators.rate_terms import TermsIndex, index_of, moment
 
 __all__ = ["RateLogic", "customer_shards"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 _MS_PER_HOUR: Final = 3_600_000
 
 Out = RatedRows | Exceptions | Marker
@@ -148,7 +148,8 @@ class RateLogic:
     def _rate(self, hour: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         index = self._index(hour)
         frames = self._sealed.take(hour)
-        changed = self._last_hour is None or self._index(self._last_hour) is not index
+        before = index if self._last_hour is None else self._index(self._last_hour)
+        changed = self._last_hour is None or before is not index
         if self._first_hour is None and frames:
             self._first_hour = hour
             changed = True
@@ -157,7 +158,7 @@ class RateLogic:
         self._last_hour = hour
         self._live.forget(hour)
         facts = pl.concat(frames) if frames else pl.DataFrame(schema=SLICE_SCHEMA)
-        return self._rater.rate(hour, facts, index, revised=changed, closes=self._closes_at(hour))
+        return self._rater.rate(hour, facts, index, before if changed else None, self._closes_at(hour))
 
     def _index(self, hour: int) -> TermsIndex:
         return index_of(self._history.at(hour * _MS_PER_HOUR))

@@ -6,23 +6,28 @@ are differences of the sum, so they telescope without a remainder.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
+from operators.rate_prices import Price
 from operators.rate_resolve import LATE, USAGE, VOID
 from operators.rate_terms import Terms
 from operators.rating.charges import Charge, amount
-from operators.rating.schema import Flat
+from operators.rating.schema import Flat, Matrix, Simple
 
 Q12: Final = Decimal(1).scaleb(-12)
 ZERO: Final = Decimal(0).quantize(Q12)
 
 LINE_KINDS: Final = {USAGE: "usage", LATE: "late_usage", VOID: "void"}
 REPRICING: Final = "tier_repricing"
+PRICE_CHANGE: Final = "price_change"
 FEE: Final = "fee"
 TRUE_UP: Final = "true_up"
+RECOGNITION: Final = "recognition"
+DRAWDOWN: Final = "drawdown"
+BREAKAGE: Final = "breakage"
 
 Merge = str
 """`sum`, `max`, `min` or `latest`: how a series' values come together over a period."""
@@ -81,6 +86,25 @@ class Step(NamedTuple):
     before: Decimal
     after: Decimal
     version: int
+    revenue_before: Decimal = ZERO
+    revenue_after: Decimal = ZERO
+    covered: Decimal = ZERO
+    """The part of the difference that a prepaid commitment covers: it is booked by a `drawdown` step."""
+
+    @property
+    def amount(self) -> Decimal:
+        """Return what this step books: its difference without the covered part."""
+        return self.after - self.before - self.covered
+
+    @property
+    def revenue(self) -> Decimal:
+        """Return the revenue that goes with the amount."""
+        return self.revenue_after - self.revenue_before - self.covered
+
+    @property
+    def place(self) -> tuple[int, str, str]:
+        """Return the usage hour, the accounting period and the usage's own period."""
+        return self.usage_hour, self.accounting_period, self.original_period
 
 
 @dataclass(slots=True)
@@ -94,11 +118,16 @@ class Chain:
     period_end_us: int = 0
     series: dict[str, tuple[Decimal, int, int]] | None = None
     """Per series (value, value_time_us, booked_minute), for meters whose values do not add up."""
+    revenue: Decimal = ZERO
+    """Ratable charges: revenue to date, and until when the elapsed time was counted. Else unused."""
+    recognised_us: int = 0
+    drawn: Decimal = ZERO
+    """How much of the amount prepaid commitments cover, to date."""
 
     def copy(self) -> "Chain":
         """Return an independent copy."""
         series = None if self.series is None else dict(self.series)
-        return Chain(self.quantity, self.events, self.usage, self.extra, self.period_end_us, series)
+        return replace(self, series=series)
 
     @property
     def total(self) -> Decimal:
@@ -111,37 +140,47 @@ class Chain:
             [name, str(value), time_us, minute] for name, (value, time_us, minute) in self.series.items()
         ]
         amounts = [str(self.quantity), self.events, str(self.usage), str(self.extra)]
-        return [*amounts, self.period_end_us, series]
+        return [*amounts, self.period_end_us, series, str(self.revenue), self.recognised_us, str(self.drawn)]
 
     @classmethod
     def from_plain(cls, plain: list[Any]) -> "Chain":
         """Read the state back."""
-        quantity, events, usage, extra, period_end_us, series = plain
+        quantity, events, usage, extra, period_end_us, series, revenue, recognised_us, drawn = plain
         values = None if series is None else {name: (Decimal(v), t, minute) for name, v, t, minute in series}
-        return cls(Decimal(quantity), events, Decimal(usage), Decimal(extra), period_end_us, values)
+        return cls(
+            quantity=Decimal(quantity),
+            events=events,
+            usage=Decimal(usage),
+            extra=Decimal(extra),
+            period_end_us=period_end_us,
+            series=values,
+            revenue=Decimal(revenue),
+            recognised_us=recognised_us,
+            drawn=Decimal(drawn),
+        )
 
 
-def key_of(terms: Terms, charge: Charge, price_row: str = "") -> ChainKey:
-    """Return the chain that usage under these terms belongs to."""
+def key_of(terms: Terms, price: Price) -> ChainKey:
+    """Return the chain that usage under these terms and price belongs to."""
     return ChainKey(
         terms.customer,
         terms.contract.id,
         terms.plan,
         terms.plan_version,
-        charge.id,
-        price_row,
+        price.charge.id,
+        price.price_row,
         terms.period_start_us,
     )
 
 
-def usage_amount(charge: Charge, quantity: Decimal, events: int) -> Decimal:
+def usage_amount(charge: Simple, quantity: Decimal, events: int) -> Decimal:
     """Return what the usage comes to while the period runs; a flat fee is due at its end only."""
     if isinstance(charge, Flat):
         return ZERO
     return quantized(amount(charge, quantity, events, final=False))
 
 
-def extra_amount(charge: Charge, chain: Chain, share: Fraction) -> Decimal:
+def extra_amount(charge: Simple, chain: Chain, share: Fraction) -> Decimal:
     """Return what the period's end adds to the usage to date."""
     final = quantized(amount(charge, chain.quantity, chain.events, final=True, share=share))
     return final - chain.usage
@@ -149,11 +188,13 @@ def extra_amount(charge: Charge, chain: Chain, share: Fraction) -> Decimal:
 
 def has_period_end(charge: Charge) -> bool:
     """Return whether the period's end can add anything."""
+    if isinstance(charge, Matrix):
+        return any(map(has_period_end, charge.rows))
     return isinstance(charge, Flat) or bool(charge.minimum) or charge.zero_usage != "skip"
 
 
 def rate_usage(
-    chain: Chain, charge: Charge, touches: Iterable[Touch], booked_hour: int, merge: Merge, *, final: bool = True
+    chain: Chain, charge: Simple, touches: Iterable[Touch], booked_hour: int, merge: Merge, *, final: bool = True
 ) -> list[Step]:
     """Book usage on the chain, oldest usage hour first; touches of one usage hour must come together, by kind.
 
@@ -175,7 +216,7 @@ def rate_usage(
 
 
 def _rate_hour(
-    chain: Chain, charge: Charge, touches: list[Touch], booked_hour: int, merge: Merge, final: bool
+    chain: Chain, charge: Simple, touches: list[Touch], booked_hour: int, merge: Merge, final: bool
 ) -> list[Step]:
     plain = USAGE if touches[0].usage_hour == booked_hour else LATE
     if all(touch.kind == VOID for touch in touches):
@@ -209,9 +250,7 @@ def _rate_hour(
         )
         before = after
     if repriced:
-        last = touches[-1]
-        place = (last.usage_hour, last.accounting_period, last.original_period)
-        steps.append(Step(*place, REPRICING, ZERO, 0, before, before + repriced, last.version))
+        steps.append(Step(*steps[-1].place, REPRICING, ZERO, 0, before, before + repriced, touches[-1].version))
     return steps
 
 
@@ -239,14 +278,20 @@ def _merged(chain: Chain, touch: Touch, merge: Merge) -> Decimal:
     return change
 
 
-def rate_period_end(
-    chain: Chain, charge: Charge, share: Fraction, usage_hour: int, accounting: str, original: str
-) -> Step | None:
+def rate_price_change(chain: Chain, charge: Simple, place: tuple[int, str, str]) -> Step | None:
+    """Bring what usage came to under earlier prices to what it comes to now; return the step if that differs."""
+    usage = usage_amount(charge, chain.quantity, chain.events)
+    if usage == chain.usage:
+        return None
+    before, chain.usage = chain.total, usage
+    return Step(*place, PRICE_CHANGE, ZERO, 0, before, chain.total, 1)
+
+
+def rate_period_end(chain: Chain, charge: Simple, share: Fraction, place: tuple[int, str, str]) -> Step | None:
     """Bring the chain to its final amount, and return the step if that changes anything."""
     extra = extra_amount(charge, chain, share)
     if extra == chain.extra:
         return None
-    before = chain.total
-    chain.extra = extra
+    before, chain.extra = chain.total, extra
     kind = FEE if isinstance(charge, Flat) else TRUE_UP
-    return Step(usage_hour, accounting, original, kind, ZERO, 0, before, chain.total, 1)
+    return Step(*place, kind, ZERO, 0, before, chain.total, 1)

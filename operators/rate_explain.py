@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from config.periods import billing_period
 from config.revision import Revision
-from operators.rate_chains import FEE, REPRICING, TRUE_UP, ZERO, quantized
+from operators.rate_chains import DRAWDOWN, FEE, REPRICING, TRUE_UP, ZERO, quantized
+from operators.rate_periods import COMMITMENT
 from operators.rate_terms import index_of
 from operators.rating.charges import Charge
 from operators.rating.explain import Difference, Explanation, compare, explain
@@ -40,13 +41,14 @@ class RowExplanation:
     final: Explanation | None = None
     """For a fee or true-up: the charge of the whole period, of which what was booked before is taken off."""
     expected: Decimal | None = None
-    """What the calculation says that the row's amount is; None if it cannot be calculated."""
+    """What the calculation says that the row's difference is (its amount, and what a prepaid balance covers of it);
+    None if it cannot be calculated."""
     notes: tuple[str, ...] = ()
 
     @property
     def ties(self) -> bool:
-        """Tell whether the stored amount is the calculated one."""
-        return self.expected is not None and self.expected == self.row["amount"]
+        """Tell whether the stored difference is the calculated one."""
+        return self.expected is not None and self.expected == _difference(self.row)
 
 
 class _Priced(NamedTuple):
@@ -113,12 +115,24 @@ def _explain_chain(rows: list[Row], revision_of: RevisionOf) -> list[RowExplanat
                 if _is_held_back(found):
                     held_back += found.expected or ZERO
                     found = _without_drop(found)
+            if row["line_kind"] == DRAWDOWN:
+                result.append(found)  # it counts what was drawn to date, beside the charge
+                continue
+            covered = _difference(row) - row["amount"]
+            if covered:
+                note = f"a prepaid commitment covers {covered:f} of it, booked in this hour's {DRAWDOWN} line"
+                found = replace(found, notes=(*found.notes, note))
             if row["amount_before"] != amount_after:
                 gap = f"the row before it ends at {amount_after:f}: rows of this charge and period are missing"
                 found = replace(found, notes=(*found.notes, gap))
             result.append(found)
             place, amount_after = after, row["amount_after"]
     return result
+
+
+def _difference(row: Row) -> Decimal:
+    difference: Decimal = row["amount_after"] - row["amount_before"]
+    return difference
 
 
 def _priced(row: Row, revision: Revision | None) -> _Priced | str:
@@ -130,8 +144,9 @@ def _priced(row: Row, revision: Revision | None) -> _Priced | str:
     if timeline is None:
         return f"configuration {row['config_version']} has no contract {row['contract']!r}: the usage has no price"
     contract = timeline.contract
-    charges = index.pricings.of(contract, row["plan_version"]).charges
-    charge = next((each for each in charges if each.id == row["charge"]), None)
+    if row["charge"].startswith(COMMITMENT) or row["line_kind"] == DRAWDOWN:
+        return f"a line of kind {row['line_kind']} follows from a commitment of the contract, not from a price"
+    charge = index.pricings.of(contract, row["plan_version"]).price(row["charge"], row["price_row"])
     if charge is None:
         return f"a line of kind {row['line_kind']} is not made by a charge of the plan"
     if charge.looks_at_each_event:
@@ -165,7 +180,7 @@ def _is_held_back(found: RowExplanation) -> bool:
     """Tell whether a drop of the amount was booked in the hour's `tier_repricing` line instead of this one."""
     row, expected = found.row, found.expected
     usage = row["line_kind"] in ("usage", "late_usage") and row["quantity"] >= 0
-    return usage and expected is not None and expected < 0 and row["amount"] == 0
+    return usage and expected is not None and expected < 0 and _difference(row) == 0
 
 
 def _without_drop(found: RowExplanation) -> RowExplanation:

@@ -1,34 +1,56 @@
 """Rates one booked hour of one shard: usage, usage that got a price, period ends, and what stays unrated."""
 
+from dataclasses import dataclass, field
 from datetime import timedelta
-from io import BytesIO
 from typing import Any, Final
 
 import polars as pl
 
 from config.period_closes import NONE_RECORDED, PeriodCloses
-from config.periods import accounting_period
-from core.frames import RATED_SCHEMA, Schema
-from operators.rate_chains import ChainKey, Step, has_period_end, key_of, rate_period_end, rate_usage
-from operators.rate_periods import Closing, PeriodEnds
-from operators.rate_resolve import SLICE_SCHEMA, Resolved, resolve
+from config.periods import billing_period
+from core.frames import EXCEPTION_SCHEMA, RATED_SCHEMA
+from operators.rate_chains import (
+    Chain,
+    ChainKey,
+    Step,
+    has_period_end,
+    key_of,
+    rate_period_end,
+    rate_price_change,
+    rate_usage,
+)
+from operators.rate_commitments import CommitmentRow, Commitments
+from operators.rate_pending import PENDING_SCHEMA, PendingUsage, no_pending
+from operators.rate_periods import BILLING, DAYS, Closing, PeriodEnds
+from operators.rate_prices import Price
+from operators.rate_recognition import Recognition, recognise, recognise_until, recognition_of
+from operators.rate_resolve import Resolved, resolve
 from operators.rate_rows import SEALED, Rows, exceptions, unrated_groups, unrated_rows
-from operators.rate_store import ChainStore, frame_bytes, pack, unpack
-from operators.rate_terms import Terms, TermsIndex, first_minute, microseconds, moment, shard_of
-from operators.rate_touches import booking_period, touched
-from operators.rating.charges import Charge
+from operators.rate_store import ChainStore, pack, unpack
+from operators.rate_terms import EPOCH, Terms, TermsIndex, first_minute, microseconds, moment, shard_of
+from operators.rate_touches import BookedAt, touched
+from operators.rating.schema import Simple
 
-PENDING_SCHEMA: Final[Schema] = SLICE_SCHEMA | {"customer": pl.String}
-PENDING_ROWS_MAX: Final = 1_000_000
-"""Usage beyond this, per shard, stays in the books as unrated but is not kept for a later price."""
 MARGIN_DAYS: Final = 40
 """Chains and pending usage are kept this long after the last moment at which late usage may come."""
+_MOMENT: Final = timedelta(microseconds=1)
 
-_Job = tuple[Terms, Charge, list[Step]]
+
+@dataclass(slots=True)
+class _Job:
+    """What happens to one chain in the hour."""
+
+    terms: Terms
+    charge: Simple
+    chain: Chain
+    steps: list[Step] = field(default_factory=list)
+
+
+_Jobs = dict[ChainKey, _Job]
 
 
 class HourRater:
-    """The rating state of one shard: chains, period ends, usage without a price, exceptions raised."""
+    """The rating state of one shard: chains, commitments, what is due, usage without a price, exceptions raised."""
 
     def __init__(self, shard: int, shards: int, state: dict[str, Any] | None) -> None:
         state = state or {}
@@ -36,19 +58,18 @@ class HourRater:
         self._shards = shards
         self.chains = ChainStore(state.get("chains"))
         self.period_ends = PeriodEnds(shard, shards, unpack(state["contracts"]) if state else None)
-        self._pending = pl.read_ipc(BytesIO(state["pending"])) if state else _no_pending()
-        self._pending_bytes: bytes | None = state.get("pending")
+        self._commitments = Commitments.load(state.get("commitments"))
+        self._pending = PendingUsage(shards, state.get("pending"))
         self._raised: dict[str, int] = unpack(state["raised"]) if state else {}
         self._swept_day = int(state.get("swept_day", 0))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values."""
-        if self._pending_bytes is None:
-            self._pending_bytes = frame_bytes(self._pending)
         return {
             "chains": self.chains.snapshot(),
             "contracts": pack(self.period_ends.plain()),
-            "pending": self._pending_bytes,
+            "commitments": self._commitments.snapshot(),
+            "pending": self._pending.snapshot(),
             "raised": pack(self._raised),
             "swept_day": self._swept_day,
         }
@@ -58,94 +79,131 @@ class HourRater:
         hour: int,
         facts: pl.DataFrame,
         index: TermsIndex,
-        *,
-        revised: bool,
+        before: TermsIndex | None = None,
         closes: PeriodCloses = NONE_RECORDED,
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rate a booked hour and return its rows and exceptions. `revised`: the revision differs from before."""
+        """Rate a booked hour and return its rows and exceptions.
+
+        :param before: the index of the revision before, in the first hour under another one (or the same index,
+            where it is not known whether another one was in force).
+        :param closes: the recorded closes of accounting periods that hold for the hour.
+        """
+        booked = BookedAt(hour, closes)
         self._sweep(hour, index)
         config_version = index.revision.version
         new = facts.with_columns(pl.lit("").alias("customer")).select(list(PENDING_SCHEMA))
         taken_back = pl.DataFrame(schema=RATED_SCHEMA)
-        priced_now = _no_pending()
-        if revised and len(self._pending):
-            priced_now = self._price_pending(index)
-            speaks = priced_now.filter(self._speaks_for(priced_now))
-            taken_back = unrated_rows(self._groups(speaks, index), hour, config_version, -1)
-        resolved = resolve(pl.concat([new, priced_now]).drop("customer"), index, self._shards)
-        jobs = self._rate_usage(hour, resolved, index, closes)
-        self._rate_period_ends(hour, index, jobs, closes)
+        priced_now = no_pending()
+        jobs: _Jobs = {}
+        if before is not None:
+            if len(self._pending):
+                priced_now = self._pending.take_priced(index)
+                speaks = priced_now.filter(self._speaks_for(priced_now))
+                taken_back = unrated_rows(self._groups(speaks, index), hour, config_version, -1)
+            self._rate_price_changes(booked, index, before, jobs)
+        usage = pl.concat([new, priced_now]).drop("customer")
+        # In most of the hours of recognition days there is none; then nothing has to be looked up.
+        resolved = resolve(usage, index, self._shards) if len(usage) else None
+        if resolved is not None:
+            self._rate_usage(booked, resolved, index, jobs)
+        closings = self.period_ends.close(index, hour)
+        days = _days(closings)
+        self._rate_days(booked, days, index, jobs)
+        self._rate_period_ends(booked, closings, index, jobs)
+        commitment_rows = self._rate_commitments(booked, closings, days, index, jobs)
         rows = Rows(hour, config_version, SEALED)
-        for key in sorted(jobs):
-            terms, charge, steps = jobs[key]
-            for step in steps:
-                rows.add(key, terms.entity.id, charge.meter, terms.currency, step)
-        self._keep_pending(resolved)
-        speaks = resolved.unpriced.filter(self._speaks_for(resolved.unpriced))
-        groups = self._groups(speaks, index)
+        for key, job in sorted(jobs.items(), key=lambda item: item[0]):
+            for step in job.steps:
+                rows.add(key, job.terms.entity.id, job.charge.meter, job.terms.currency, step)
+        for row in commitment_rows:
+            rows.add(row.key, row.entity, "", row.currency, row.step)
+        if resolved is None:
+            return pl.concat([rows.frame(), taken_back]), pl.DataFrame(schema=EXCEPTION_SCHEMA)
+        self._pending.keep(resolved.unpriced)
+        groups = self._groups(resolved.unpriced.filter(self._speaks_for(resolved.unpriced)), index)
         unrated = unrated_rows(groups, hour, config_version, 1)
         return pl.concat([rows.frame(), taken_back, unrated]), self._new_exceptions(groups, hour)
 
-    # --- usage -----------------------------------------------------------------------------------------
+    def _job(self, terms: Terms, price: Price, jobs: _Jobs) -> _Job:
+        key = key_of(terms, price)
+        job = jobs.get(key)
+        if job is None:
+            job = jobs[key] = _Job(terms, price.charge, self.chains.take(key, microseconds(terms.period_end)))
+        return job
 
-    def _rate_usage(
-        self, hour: int, resolved: Resolved, index: TermsIndex, closes: PeriodCloses
-    ) -> dict[ChainKey, _Job]:
-        jobs: dict[ChainKey, _Job] = {}
-        for key, target in touched(resolved, index.revision, self._shard, hour, closes):
-            chain = self.chains.take(key, microseconds(target.terms.period_end))
-            steps = rate_usage(chain, target.charge, target.in_order(), hour, target.merge)
-            jobs[key] = (target.terms, target.charge, steps)
-        return jobs
+    # --- usage and prices --------------------------------------------------------------------------------
 
-    # --- period ends -----------------------------------------------------------------------------------
+    def _rate_usage(self, booked: BookedAt, resolved: Resolved, index: TermsIndex, jobs: _Jobs) -> None:
+        for key, target in touched(resolved, index.revision, self._shard, booked.hour, booked.closes):
+            job = self._job(target.terms, Price(target.charge, key.price_row), jobs)
+            steps = rate_usage(job.chain, job.charge, target.in_order(), booked.hour, target.merge)
+            job.steps += recognise(job.chain, steps, _recognition(job, index, booked))
 
-    def _rate_period_ends(self, hour: int, index: TermsIndex, jobs: dict[ChainKey, _Job], closes: PeriodCloses) -> None:
+    def _rate_price_changes(self, booked: BookedAt, index: TermsIndex, before: TermsIndex, jobs: _Jobs) -> None:
+        """Bring what is booked to the prices of the first hour of a revision, where it changes a contract's."""
+        changed = {key for key, timeline in index.timelines.items() if timeline.differs(before.timelines.get(key))}
+        for key in self.chains.keys_of(changed):
+            terms, charge = _terms_of(key, index)
+            if terms is None or charge is None:
+                continue
+            job = self._job(terms, Price(charge, key.price_row), jobs)
+            last_us = min(booked.hour * 60 + 60, first_minute(terms.period_end)) * 60_000_000
+            step = rate_price_change(job.chain, charge, booked.place(terms.entity, last_us))
+            if step is not None:
+                job.steps += recognise(job.chain, [step], _recognition(job, index, booked))
+
+    # --- time --------------------------------------------------------------------------------------------
+
+    def _rate_days(self, booked: BookedAt, days: list[Closing], index: TermsIndex, jobs: _Jobs) -> None:
+        """Recognise what the days that end in this hour make revenue; the rest of a period comes at its end."""
+        for day in days:
+            timeline = index.timelines[day.contract]
+            contract = timeline.contract
+            held_at = timeline.within(day.end - _MOMENT)
+            for terms in timeline.terms_in(*billing_period(contract.billing_period, contract.from_, held_at)):
+                self._recognise(terms, booked, index, jobs, microseconds(day.end))
+
+    def _recognise(self, terms: Terms, booked: BookedAt, index: TermsIndex, jobs: _Jobs, until_us: int) -> None:
+        for price in terms.pricing.prices:
+            if price.charge.is_ratable and not price.charge.looks_at_each_event:
+                job = self._job(terms, price, jobs)
+                recognition = _recognition(job, index, booked)
+                if recognition is not None:
+                    job.steps += recognise_until(job.chain, recognition, until_us)
+
+    def _rate_period_ends(self, booked: BookedAt, closings: list[Closing], index: TermsIndex, jobs: _Jobs) -> None:
         """Make the final run of what closes in this hour, and again for closed periods that were touched."""
-        for closing in self.period_ends.close(index, hour):
-            for terms in _closing_terms(closing, index):
-                for charge in terms.pricing.charges:
-                    if has_period_end(charge) and not charge.looks_at_each_event:
-                        jobs.setdefault(key_of(terms, charge), (terms, charge, []))
-        for key, (terms, charge, steps) in jobs.items():
+        for closing in closings:
+            if closing.calendar != BILLING:
+                continue
+            for terms in index.timelines[closing.contract].terms_in(closing.start, closing.end):
+                self._recognise(terms, booked, index, jobs, microseconds(closing.end))
+                for price in terms.pricing.prices:
+                    if has_period_end(price.charge) and not price.charge.looks_at_each_event:
+                        self._job(terms, price, jobs)
+        for job in jobs.values():
+            terms = job.terms
             contract = (terms.customer, terms.contract.id)
-            if not has_period_end(charge):
+            if not has_period_end(job.charge):
                 continue
             if not self.period_ends.is_closed(contract, terms.period_start, terms.period_end):
                 continue
-            chain = self.chains.take(key, microseconds(terms.period_end))
-            last = first_minute(terms.period_end) - 1
-            fiscal = accounting_period(terms.entity, moment(last))
-            booked = booking_period(terms.entity, fiscal, hour, closes)
-            timeline = index.timelines[contract]
-            share = timeline.share(terms.period_start, terms.period_end, terms.plan_version)
-            step = rate_period_end(chain, charge, share, last // 60, booked, fiscal.name)
+            place = booked.place(terms.entity, microseconds(terms.period_end))
+            share = index.timelines[contract].share(terms.period_start, terms.period_end, terms.plan_version)
+            step = rate_period_end(job.chain, job.charge, share, place)
             if step is not None:
-                steps.append(step)
+                job.steps += recognise(job.chain, [step], _recognition(job, index, booked))
 
-    # --- usage without a price -------------------------------------------------------------------------
+    def _rate_commitments(
+        self, booked: BookedAt, closings: list[Closing], days: list[Closing], index: TermsIndex, jobs: _Jobs
+    ) -> list[CommitmentRow]:
+        for key, job in sorted(jobs.items(), key=lambda item: item[0]):
+            timeline = index.timelines[key.customer, key.contract]
+            self._commitments.draw(key, job.chain, job.steps, job.terms.currency, timeline)
+        ended = [closing for closing in closings if closing.calendar not in (BILLING, DAYS)]
+        return self._commitments.rows(ended, days, self.period_ends, index, booked)
 
-    def _price_pending(self, index: TermsIndex) -> pl.DataFrame:
-        """Remove and return the pending usage that the revision prices, for whichever shard."""
-        rows = self._pending.with_row_index("row")
-        resolved = resolve(rows.rename({"customer": "was"}), index, self._shards)
-        matched = resolved.priced.get_column("row").unique().sort()
-        if not len(matched):
-            return _no_pending()
-        found = self._pending[matched]
-        self._set_pending(rows.join(matched.to_frame(), on="row", how="anti").drop("row"))
-        return found
-
-    def _keep_pending(self, resolved: Resolved) -> None:
-        if resolved.unpriced.is_empty():
-            return
-        room = max(0, PENDING_ROWS_MAX - len(self._pending))
-        kept = resolved.unpriced.select(list(PENDING_SCHEMA)).sort(list(SLICE_SCHEMA)).head(room)
-        self._set_pending(pl.concat([self._pending, kept]))
-
-    def _set_pending(self, frame: pl.DataFrame) -> None:
-        self._pending = frame
-        self._pending_bytes = None
+    # --- usage without a price ---------------------------------------------------------------------------
 
     def _speaks_for(self, frame: pl.DataFrame) -> pl.Series:
         subjects = frame.get_column("tenant")
@@ -164,7 +222,7 @@ class HourRater:
         self._raised |= dict.fromkeys(frame.get_column("identity"), hour)
         return frame
 
-    # --- limits ----------------------------------------------------------------------------------------
+    # --- limits ------------------------------------------------------------------------------------------
 
     def _sweep(self, hour: int, index: TermsIndex) -> None:
         """Once a booked day, forget what no late usage can reach any more."""
@@ -174,26 +232,33 @@ class HourRater:
         self._swept_day = day
         kept_from = moment(hour * 60) - timedelta(days=index.revision.rules.too_old_days + MARGIN_DAYS)
         self.chains.drop_ended_before(microseconds(kept_from))
-        old = pl.col("usage_minute") < first_minute(kept_from)
-        if len(self._pending.filter(old)):
-            self._set_pending(self._pending.filter(~old))
+        self._commitments.drop_ended_before(microseconds(kept_from))
+        self._pending.drop_before(first_minute(kept_from))
         oldest_hour = first_minute(kept_from) // 60
         self._raised = {identity: raised for identity, raised in self._raised.items() if raised >= oldest_hour}
 
 
-def _no_pending() -> pl.DataFrame:
-    return pl.DataFrame(schema=PENDING_SCHEMA)
+def _recognition(job: _Job, index: TermsIndex, booked: BookedAt) -> Recognition | None:
+    timeline = index.timelines[job.terms.customer, job.terms.contract.id]
+    return recognition_of(timeline, job.terms, job.charge, booked)
 
 
-def _closing_terms(closing: Closing, index: TermsIndex) -> list[Terms]:
-    """Return the terms at the end of each plan version's part of the period."""
-    timeline = index.timelines[closing.contract]
-    begins, ends = first_minute(closing.start), first_minute(closing.end)
-    found = []
-    for span in timeline.spans:
-        last = min(span.ends, timeline.ends, ends) - 1
-        if last >= max(span.begins, timeline.begins, begins):
-            terms = timeline.at(last)[2]
-            if terms is not None:
-                found.append(terms)
-    return found
+def _days(closings: list[Closing]) -> list[Closing]:
+    """Return the days of recognition; of days that are due together, the last one of each month stands for all."""
+    last: dict[tuple[tuple[str, str], int, int], Closing] = {}
+    for closing in closings:
+        if closing.calendar == DAYS:
+            when = closing.end - _MOMENT
+            last[closing.contract, when.year, when.month] = closing
+    return list(last.values())
+
+
+def _terms_of(key: ChainKey, index: TermsIndex) -> tuple[Terms | None, Simple | None]:
+    """Return the terms and the price under which a chain goes on in this revision, if it does."""
+    timeline = index.timelines[key.customer, key.contract]
+    start = EPOCH + timedelta(microseconds=key.period_start_us)
+    contract = timeline.contract
+    for terms in timeline.terms_in(*billing_period(contract.billing_period, contract.from_, start)):
+        if (terms.plan, terms.plan_version, terms.period_start) == (key.plan, key.plan_version, start):
+            return terms, terms.pricing.price(key.charge, key.price_row)
+    return None, None

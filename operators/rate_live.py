@@ -11,11 +11,12 @@ import polars as pl
 
 from core.frames import FACT_KEY, FACT_SCHEMA, RATED_SCHEMA
 from operators.rate_chains import Chain, ChainKey, rate_usage
+from operators.rate_recognition import recognise, recognition_of
 from operators.rate_resolve import LATE, USAGE, resolve, slices
 from operators.rate_rows import PROVISIONAL, Rows
 from operators.rate_store import FrameStore
 from operators.rate_terms import TermsIndex, microseconds
-from operators.rate_touches import touched
+from operators.rate_touches import BookedAt, touched
 
 INTERVAL_MS: Final = 5000
 """The watermark advances at least this much between two rounds of provisional rows."""
@@ -109,7 +110,10 @@ class LiveRows:
                 found = peek(key)
                 end_us = microseconds(target.terms.period_end)
                 chain = overlay[key] = found.copy() if found else Chain(period_end_us=end_us)
-            for step in rate_usage(chain, target.charge, target.in_order(), hour, target.merge, final=False):
+            steps = rate_usage(chain, target.charge, target.in_order(), hour, target.merge, final=False)
+            timeline = index.timelines[target.terms.customer, target.terms.contract.id]
+            recognition = recognition_of(timeline, target.terms, target.charge, BookedAt(hour))
+            for step in recognise(chain, steps, recognition):
                 rows.add(key, target.terms.entity.id, target.charge.meter, target.terms.currency, step)
         return rows.frame()
 

@@ -8,8 +8,9 @@ from typing import NoReturn
 from config.customers import Contract
 from config.revision import Revision
 from core.errors import InvalidRequest
-from operators.rate_terms import ALWAYS, Pricings, first_minute, moment, version_spans
-from operators.rating.charges import Charge
+from operators.rate_prices import Pricings
+from operators.rate_terms import ALWAYS, first_minute, moment, version_spans
+from operators.rating.schema import DEFAULT_ROW, Simple
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Priced:
     """1-based."""
     effective_from: datetime
     currency: str
-    charge: Charge
+    charge: Simple
     customer: str = ""
     contract: str = ""
 
@@ -59,6 +60,7 @@ def find_charge(
 ) -> Priced:
     """Return the charge of a plan, or with `contract` as the contract has it, its overrides laid over.
 
+    A row of a matrix is called `charge/row`, as the books do; the matrix alone stands for its default row.
     Without `plan_version` it is the one in force for usage at the aware time `at`: the contract's own if it pins
     one, else the newest that is effective by then.
 
@@ -83,10 +85,10 @@ def find_charge(
     if not 1 <= number <= len(versions):
         _unknown(f"version of plan {plan}", str(number), map(str, range(1, len(versions) + 1)))
     version = versions[number - 1]
-    charges = Pricings(revision).of(agreed, number).charges
-    found = next((each for each in charges if each.id == charge), None)
+    prices = {one.name: one.charge for one in Pricings(revision).of(agreed, number).prices}
+    found = prices.get(charge) or prices.get(f"{charge}/{DEFAULT_ROW}")
     if found is None:
-        _unknown(f"charge of plan {plan} version {number}", charge, (each.id for each in charges))
+        _unknown(f"charge of plan {plan} version {number}", charge, prices)
     return Priced(
         plan, number, version.effective_from, version.currency, found, customer, agreed.id if contract else ""
     )

@@ -11,7 +11,8 @@ import orjson
 import polars as pl
 
 from core.frames import QUANTITY, Schema
-from operators.rate_terms import Pricing, Terms, TermsIndex, shard_of
+from operators.rate_prices import Pricing
+from operators.rate_terms import Terms, TermsIndex, shard_of
 
 USAGE, LATE, VOID = 0, 1, 2
 """Kinds of a slice of usage, in the order in which they are rated within a usage hour."""
@@ -113,9 +114,7 @@ def _prices(frame: pl.DataFrame, sets: list[tuple[Terms, ...]]) -> pl.DataFrame:
     wanted = frame.select("set", "meter", "dimensions").unique().join(by_set, on="set")
     rows: list[tuple[int, str, str, int, int]] = []
     for place, meter, text in wanted.select("list", "meter", "dimensions").unique().iter_rows():
-        dimensions = orjson.loads(text)
-        for member, pricing in enumerate(pricings[place]):
-            rows.extend((place, meter, text, member, charge) for charge in pricing.matching(meter, dimensions))
+        rows.extend((place, meter, text, *found) for found in _matching(pricings[place], meter, orjson.loads(text)))
     schema = {
         "list": pl.Int64,
         "meter": pl.String,
@@ -125,6 +124,17 @@ def _prices(frame: pl.DataFrame, sets: list[tuple[Terms, ...]]) -> pl.DataFrame:
     }
     matches = pl.DataFrame(rows, schema=schema, orient="row")
     return wanted.join(matches, on=["list", "meter", "dimensions"]).drop("list")
+
+
+def _matching(pricings: tuple[Pricing, ...], meter: str, dimensions: dict[str, str]) -> list[tuple[int, int]]:
+    """Return (member, place of the price); nothing at all where one of them has a hole: usage is not rated in part."""
+    found: list[tuple[int, int]] = []
+    for member, pricing in enumerate(pricings):
+        places = pricing.matching(meter, dimensions)
+        if places is None:
+            return []
+        found.extend((member, place) for place in places)
+    return found
 
 
 def _members(sets: list[tuple[Terms, ...]]) -> tuple[pl.DataFrame, list[Terms]]:

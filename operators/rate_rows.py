@@ -25,8 +25,7 @@ class Rows:
         return len(self._rows)
 
     def add(self, key: ChainKey, entity: str, meter: str, currency: str, step: Step) -> None:
-        """Add a chain's step. Revenue equals the amount (recognition `as_billable`)."""
-        amount = step.after - step.before
+        """Add a chain's step."""
         self._rows.append(
             (
                 key.customer,
@@ -45,10 +44,11 @@ class Rows:
                 step.line_kind,
                 step.quantity,
                 step.events,
-                amount,
-                amount,
+                step.amount,
+                step.revenue,
                 step.before,
                 step.after,
+                step.revenue_after,
                 currency,
                 self._config_version,
                 self._status,
@@ -93,11 +93,8 @@ def unrated_groups(unpriced: pl.DataFrame, aggregations: Mapping[str, str]) -> p
         .otherwise(pl.col("value").sum())
     )
     per_series = frame.group_by(series).agg(value, pl.col("events").sum(), pl.col("version").sum())
-    return (
-        per_series.group_by(_UNRATED_BY)
-        .agg(pl.col("value").sum(), pl.col("events").sum(), pl.col("version").sum())
-        .sort(_UNRATED_BY)
-    )
+    sums = [pl.col("value").sum(), pl.col("events").sum(), pl.col("version").sum()]
+    return per_series.group_by(_UNRATED_BY).agg(*sums, pl.col("dimensions").min().alias("example")).sort(_UNRATED_BY)
 
 
 def unrated_rows(groups: pl.DataFrame, booked_hour: int, config_version: str, sign: int) -> pl.DataFrame:
@@ -119,6 +116,7 @@ def unrated_rows(groups: pl.DataFrame, booked_hour: int, config_version: str, si
         "revenue_amount": nothing,
         "amount_before": nothing,
         "amount_after": nothing,
+        "revenue_after": nothing,
         "config_version": pl.lit(config_version),
         "status": pl.lit(UNRATED),
     }
@@ -127,13 +125,16 @@ def unrated_rows(groups: pl.DataFrame, booked_hour: int, config_version: str, si
 
 
 def exceptions(groups: pl.DataFrame, booked_hour: int) -> pl.DataFrame:
-    """Return one `unrated` exception per customer or subject, meter and month."""
-    per_owner = groups.group_by("customer", "meter", "month").agg(pl.col("tenant").min(), pl.col("events").sum())
+    """Return one `unrated` exception per customer or subject, meter and month, with an example of its dimensions."""
+    per_owner = groups.group_by("customer", "meter", "month").agg(
+        pl.col("tenant").min(), pl.col("events").sum(), pl.col("example").min()
+    )
     of_subject = groups.filter(pl.col("customer") == "").select("tenant", "meter", "month", "events")
     of_subject = of_subject.group_by("tenant", "meter", "month").agg(pl.col("events").sum())
     rows = []
-    for customer, meter, month, tenant, events in per_owner.filter(pl.col("customer") != "").iter_rows():
-        detail = f"no charge of a contract in force prices this usage of customer {customer}: add a price"
+    for customer, meter, month, tenant, events, example in per_owner.filter(pl.col("customer") != "").iter_rows():
+        usage = "this usage" if example == "{}" else f"usage such as {example}"
+        detail = f"no charge of a contract in force prices {usage} of customer {customer}: add a price"
         rows.append((f"customer:{customer}", tenant, meter, month, detail, events))
     for tenant, meter, month, events in of_subject.iter_rows():
         detail = f"no customer has the subject {tenant}: add it to a customer"

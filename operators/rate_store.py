@@ -5,6 +5,7 @@ Snapshots are plain versioned values. Bytes of a part that did not change are ke
 
 import zlib
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from io import BytesIO
 from typing import Any, Final
 
@@ -56,6 +57,13 @@ class ChainStore:
     def peek(self, key: ChainKey) -> Chain | None:
         """Return the chain without the right to change it."""
         return self._periods.get(key.period_start_us, {}).get(key)
+
+    def keys_of(self, contracts: AbstractSet[tuple[str, str]]) -> list[ChainKey]:
+        """Return the keys of the chains of these (customer, contract) pairs, sorted."""
+        if not contracts:
+            return []
+        every = (key for chains in self._periods.values() for key in chains)
+        return sorted(key for key in every if (key.customer, key.contract) in contracts)
 
     def drop_ended_before(self, time_us: int) -> None:
         """Forget chains of periods that ended before that time."""

@@ -6,9 +6,10 @@ is known by the minute: a minute belongs to what was in force at its first momen
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import cached_property
 from typing import Final
 from zlib import crc32
 
@@ -16,8 +17,7 @@ from config.customers import Contract, Customer
 from config.entities import Entity
 from config.periods import AccountingPeriod, accounting_period, billing_period, covered_days
 from config.revision import Revision
-from core.errors import InvariantViolation
-from operators.rating.charges import Charge, parse_charge
+from operators.rate_prices import Pricing, Pricings
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE: Final = timedelta(minutes=1)
@@ -45,22 +45,6 @@ def microseconds(when: datetime) -> int:
 def shard_of(text: str, shards: int) -> int:
     """Return the customer shard that owns that customer (or speaks for that subject)."""
     return crc32(text.encode()) % shards
-
-
-@dataclass(frozen=True, eq=False)
-class Pricing:
-    """The charges of one plan version as one contract has them."""
-
-    charges: tuple[Charge, ...]
-    by_meter: dict[str, list[int]] = field(default_factory=dict)
-
-    def matching(self, meter: str, dimensions: dict[str, str]) -> list[int]:
-        """Return the places of the charges that price this series."""
-        return [
-            place
-            for place in self.by_meter.get(meter, ())
-            if all(dimensions.get(name) in values for name, values in self.charges[place].filter.items())
-        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,17 +90,33 @@ class Segment:
 class ContractTimeline:
     """The terms of one contract over time; intervals are computed once and kept."""
 
-    def __init__(self, revision: Revision, customer: str, contract: Contract, pricings: "Pricings") -> None:
+    def __init__(self, revision: Revision, customer: str, contract: Contract, pricings: Pricings) -> None:
         self.customer = customer
         self.contract = contract
         self.entity = revision.entities[contract.entity]
         self.begins = first_minute(contract.from_)
         self.ends = FOREVER if contract.to is None else first_minute(contract.to)
         self.spans = version_spans(revision, contract)
+        self.commitments = {one.id: one for one in contract.commitments}
+        self.currency = revision.plans[contract.plan].versions[self.spans[0].version - 1].currency
+        """Of the first version in force, and of commitments."""
         self._revision = revision
         self._pricings = pricings
         self._starts: list[int] = []
         self._intervals: list[tuple[int, int, Terms | None]] = []
+
+    @cached_property
+    def has_ratable_charges(self) -> bool:
+        """Return whether revenue of any charge follows elapsed time."""
+        pricings = (self._pricings.of(self.contract, span.version) for span in self.spans)
+        return any(price.charge.is_ratable for pricing in pricings for price in pricing.prices)
+
+    def differs(self, other: "ContractTimeline | None") -> bool:
+        """Return whether the other revision's contract (if it has one) may come to other amounts."""
+        if other is None:
+            return True
+        plans = (self._revision.plans[self.contract.plan], other._revision.plans[other.contract.plan])
+        return (self.contract, self.entity, plans[0]) != (other.contract, other.entity, plans[1])
 
     def at(self, minute: int) -> tuple[int, int, Terms | None]:
         """Return the interval around that minute in which nothing changes, and its terms if any."""
@@ -157,17 +157,37 @@ class ContractTimeline:
         ends = min(self.ends, span.ends, first_minute(end), first_minute(fiscal.end))
         return begins, ends, terms
 
+    def within(self, when: datetime) -> datetime:
+        """Return that time, moved to the nearest one at which the contract is in force."""
+        when = max(when, self.contract.from_)
+        return when if self.contract.to is None else min(when, self.contract.to - timedelta(microseconds=1))
+
+    def covered(self, start: datetime, end: datetime, version: int) -> tuple[datetime, datetime] | None:
+        """Return the part of [start, end) in which this version of the contract is in force, None if it is not."""
+        for span in self.spans:
+            begins = max(span.begins, self.begins, first_minute(start))
+            ends = min(span.ends, self.ends, first_minute(end))
+            if span.version == version and begins < ends:
+                return moment(begins), moment(ends)
+        return None
+
     def share(self, start: datetime, end: datetime, version: int) -> Fraction:
         """Return the part of the period's days in which this version of the contract is in force."""
-        days, total = 0, 1
+        covered = self.covered(start, end, version)
+        if covered is None:
+            return Fraction(0)
+        return Fraction(*covered_days(self.contract.billing_period, start, end, *covered))
+
+    def terms_in(self, start: datetime, end: datetime) -> list[Terms]:
+        """Return the terms at the end of each plan version's part of a billing period."""
+        found = []
         for span in self.spans:
-            begins, ends = max(span.begins, self.begins), min(span.ends, self.ends)
-            if span.version == version and begins < ends:
-                ends_at = None if ends == FOREVER else moment(ends)
-                begins_at = start if begins == ALWAYS else moment(begins)
-                covered, total = covered_days(self.contract.billing_period, start, end, begins_at, ends_at)
-                days += covered
-        return Fraction(days, total)
+            covered = self.covered(start, end, span.version)
+            if covered is not None:
+                terms = self.at(first_minute(covered[1]) - 1)[2]
+                if terms is not None:
+                    found.append(terms)
+        return found
 
 
 def version_spans(revision: Revision, contract: Contract) -> list[Span]:
@@ -181,53 +201,6 @@ def version_spans(revision: Revision, contract: Contract) -> list[Span]:
     starts = [first_minute(version.effective_from) for version in versions]
     spans = zip(starts, [*starts[1:], FOREVER], range(1, len(starts) + 1), strict=True)
     return [Span(begins, ends, number) for begins, ends, number in spans if begins < ends]
-
-
-class Pricings:
-    """Parsed charges per (plan, version, overrides): most contracts share them.
-
-    Contracts are known by identity: they live as long as the revision.
-    """
-
-    def __init__(self, revision: Revision) -> None:
-        self._revision = revision
-        self._known: dict[tuple[str, int, str], Pricing] = {}
-        self._of_contract: dict[tuple[int, int], Pricing] = {}
-
-    def of(self, contract: Contract, version: int) -> Pricing:
-        """Return the charges of the contract under that plan version, overrides laid over them."""
-        place = (id(contract), version)
-        if place in self._of_contract:
-            return self._of_contract[place]
-        overrides = repr([(override.charge, override.set) for override in contract.overrides])
-        key = (contract.plan, version, overrides)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = self._parse(contract, version)
-        self._of_contract[place] = found
-        return found
-
-    def _parse(self, contract: Contract, version: int) -> Pricing:
-        charges = []
-        for raw in self._revision.plans[contract.plan].versions[version - 1].charges:
-            merged = dict(raw)
-            for override in contract.overrides:
-                if override.charge == raw.get("id"):
-                    merged |= override.set
-            try:
-                charges.append(parse_charge(merged))
-            except ValueError as error:
-                message = (
-                    f"plan {contract.plan} version {version}, charge {raw.get('id')!r} of contract {contract.id}: "
-                    f"{error}; run `meterbridge config check`"
-                )
-                raise InvariantViolation(message) from error
-        pricing = Pricing(tuple(charges))
-        for place, charge in enumerate(charges):
-            # Event by event prices need the events' values, which facts do not carry: such usage stays unrated.
-            if charge.meter and not charge.looks_at_each_event:
-                pricing.by_meter.setdefault(charge.meter, []).append(place)
-        return pricing
 
 
 class TermsIndex:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -9,12 +10,14 @@ import polars as pl
 
 from config.entities import Entity
 from config.period_closes import NONE_RECORDED, PeriodCloses
-from config.periods import AccountingPeriod
+from config.periods import AccountingPeriod, accounting_period
 from config.revision import Revision
 from operators.rate_chains import ChainKey, Merge, SeriesValue, Touch, key_of
 from operators.rate_resolve import Resolved
-from operators.rate_terms import Terms, moment
-from operators.rating.charges import Charge
+from operators.rate_terms import EPOCH, Terms, moment
+from operators.rating.schema import Simple
+
+US_PER_HOUR: Final = 3_600_000_000
 
 _MERGES: Final = {"max": "max", "min": "min", "latest": "latest"}
 
@@ -35,12 +38,26 @@ def booking_period(
     return closes.first_open(entity, fiscal, moment(booked_hour * 60)).name
 
 
+@dataclass(frozen=True, slots=True)
+class BookedAt:
+    """The booked hour that is rated, and the period closes known in it."""
+
+    hour: int
+    closes: PeriodCloses = NONE_RECORDED
+
+    def place(self, entity: Entity, time_us: int) -> tuple[int, str, str]:
+        """Return usage hour, accounting period and own fiscal month of an item that is due up to that time."""
+        last_us = time_us - 1
+        fiscal = accounting_period(entity, EPOCH + timedelta(microseconds=last_us))
+        return last_us // US_PER_HOUR, booking_period(entity, fiscal, self.hour, self.closes), fiscal.name
+
+
 @dataclass(slots=True)
 class Touched:
     """One chain's usage in a booked hour, by (usage hour, accounting period, kind)."""
 
     terms: Terms
-    charge: Charge
+    charge: Simple
     merge: Merge
     by_place: dict[tuple[int, str, int], Touch] = field(default_factory=dict)
 
@@ -74,8 +91,9 @@ def touched(
         terms = resolved.terms[place]
         target = keys.get((place, charge_place))
         if target is None:
-            charge = terms.pricing.charges[charge_place]
-            target = found.setdefault(key_of(terms, charge), Touched(terms, charge, merge_of(revision, charge.meter)))
+            price = terms.pricing.prices[charge_place]
+            merge = merge_of(revision, price.charge.meter)
+            target = found.setdefault(key_of(terms, price), Touched(terms, price.charge, merge))
             keys[place, charge_place] = target
         accounting = periods.get(place)
         if accounting is None:

@@ -172,7 +172,7 @@ def rerate(slices: pl.DataFrame, index: TermsIndex, window: Window, first_booked
     rows = [pl.DataFrame(schema=RATED_SCHEMA)]
     for step, hour in enumerate(window.checkpoints()):
         usage = slices.filter(pl.col("step") == step).drop("step")
-        rated, _ = rater.rate(hour, usage, index, revised=False)
+        rated, _ = rater.rate(hour, usage, index)
         if step:
             rows.append(rated)
     rated = pl.concat(rows)

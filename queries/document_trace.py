@@ -10,6 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from core.frames import USAGE_KINDS
+from operators.posting_rules import RECOGNITION
 from queries.document_state import posting_of
 from queries.pricing_of import charges_of
 from queries.stores import Row, Stores, minute_of, of_hour
@@ -55,8 +57,12 @@ class ChargeTrace:
 
     @property
     def amounts_tie(self) -> bool:
-        """Tell whether the entries' exact amounts are those of the rated rows."""
-        entries = sum((Decimal(entry["amount_exact"]) for entry in self.entries), Decimal(0))
+        """Tell whether the entries' exact amounts are those of the rated rows.
+
+        What moves revenue in time stands beside the amounts and is no part of them.
+        """
+        charged = [entry for entry in self.entries if entry["kind"] != RECOGNITION]
+        entries = sum((Decimal(entry["amount_exact"]) for entry in charged), Decimal(0))
         return entries == sum((row["amount"] for row in self.rated), Decimal(0))
 
     @property
@@ -141,7 +147,7 @@ def _rated(stores: Stores, document: Row) -> list[Row]:
 def _facts(stores: Stores, document: Row, name: tuple[Any, ...], rated: list[Row]) -> tuple[list[Row], bool]:
     """Return the sealed facts that the rated rows were made of, and whether their values add up."""
     charge, meter = name[2], name[4]
-    hours = sorted({row["usage_hour"] for row in rated if row["line_kind"] not in ("fee", "true_up")})
+    hours = sorted({row["usage_hour"] for row in rated if row["line_kind"] in USAGE_KINDS})
     if not meter or not hours:
         return [], False
     booked_hour = of_hour(document["booked_hour"])

@@ -43,11 +43,11 @@ def charges_of(
             continue
         hour = max(booked_hour, revision.known_from_ms // _MS_PER_HOUR)
         found = [
-            Priced(terms, terms.pricing.charges[place], hour, revision)
+            Priced(terms, terms.pricing.prices[place].charge, hour, revision)
             for segment in index_of(revision).segments(subject, usage_minute // _MINUTES_PER_HOUR)
             if segment.begins <= usage_minute < segment.ends
             for terms in segment.terms
-            for place in terms.pricing.matching(meter, dimensions)
+            for place in terms.pricing.matching(meter, dimensions) or ()
         ]
         if found:
             return found

@@ -1,6 +1,6 @@
 """Documents and postings: rated amounts = documents, ClickHouse = ledger, documents = postings."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Final
@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Engine, select
 
 from core.currencies import exponent
+from operators.posting_rules import RECOGNITION
 from queries.reconcile import Check, Span
 from queries.stores import Stores, minute_of, of_hour
 from sinks.ledger import tables
@@ -18,10 +19,11 @@ from sinks.ledger.documents import FLOW
 
 _IDENTITY: Final = ("entity", "customer", "contract", "currency", "booked_hour", "accounting_period")
 _ENTRY: Final = ("plan", "plan_version", "charge", "price_row", "period_start")
-_REVENUE: Final = "_revenue"
 _CONTEXT: Final = Context(prec=60)
 
 Amounts = dict[tuple[Any, ...], Decimal]
+Counted = Callable[[dict[str, Any]], Decimal]
+"""What a line of a document adds to the side that is compared."""
 
 
 def checks(stores: Stores, span: Span) -> Iterator[Check]:
@@ -29,7 +31,8 @@ def checks(stores: Stores, span: Span) -> Iterator[Check]:
     found = _documents(stores.engine, span)
     with exact():
         yield _rated(stores, span, found)
-        yield _cents(stores, span)
+        yield _cents(stores, span, "amount", "documents add up to the rounded total", _charge)
+        yield _cents(stores, span, "revenue_amount", "documents add up to the rounded revenue", _revenue)
         yield _balanced(found)
     yield _copies(stores, span, found)
     with exact():
@@ -52,15 +55,26 @@ def _documents(engine: Engine, span: Span) -> list[dict[str, Any]]:
         ]
 
 
-def _is_revenue_side(line: dict[str, Any]) -> bool:
-    """Tell whether this line is the one of its entry that carries what was earned."""
-    return str(line["account_role"]).endswith(_REVENUE)
+def _is_charged(line: dict[str, Any]) -> bool:
+    """Tell whether this line is the one of its entry that counts; what only moves revenue in time does not."""
+    near_side = "credit" if line["swapped"] else "debit"
+    return bool(line["side"] == near_side and line["kind"] != RECOGNITION)
 
 
 def _signed(line: dict[str, Any], name: str) -> Decimal:
-    """Return an amount of a revenue line, credit positive."""
+    """Return what the entry of a line charges; a swapped one takes back."""
     amount = Decimal(line[name])
-    return amount if name == "amount_exact" or line["side"] == "credit" else -amount
+    return -amount if line["swapped"] and name != "amount_exact" else amount
+
+
+def _charge(line: dict[str, Any]) -> Decimal:
+    return _signed(line, "amount") if _is_charged(line) else Decimal(0)
+
+
+def _revenue(line: dict[str, Any]) -> Decimal:
+    if not str(line["account_role"]).endswith("_revenue"):
+        return Decimal(0)
+    return Decimal(line["amount"]) if line["side"] == "credit" else -Decimal(line["amount"])
 
 
 def _rated(stores: Stores, span: Span, found: list[dict[str, Any]]) -> Check:
@@ -75,7 +89,7 @@ def _rated(stores: Stores, span: Span, found: list[dict[str, Any]]) -> Check:
     right: Amounts = {}
     for document in found:
         key = tuple(of_hour(document[name]) if name == "booked_hour" else document[name] for name in _IDENTITY)
-        own = (_signed(line, "amount_exact") for line in document["lines"] if _is_revenue_side(line))
+        own = (_signed(line, "amount_exact") for line in document["lines"] if _is_charged(line))
         right[key] = right.get(key, Decimal(0)) + sum(own, Decimal(0))
     cause = (
         "a document is missing in the ledger, or a rated row was edited"
@@ -85,12 +99,12 @@ def _rated(stores: Stores, span: Span, found: list[dict[str, Any]]) -> Check:
     return check
 
 
-def _cents(stores: Stores, span: Span) -> Check:
+def _cents(stores: Stores, span: Span, column: str, name: str, counted: Counted) -> Check:
     """Check the cents of every charge and period from its beginning: rounded total to date = sum of its lines."""
-    check = Check("documents add up to the rounded total", "rated_usage, rounded", "ledger documents")
+    check = Check(name, "rated_usage, rounded", "ledger documents")
     rows = stores.rows(
-        "SELECT customer, contract, currency, plan, plan_version, charge, price_row, period_start,"
-        " sum(r.amount) AS total FROM @rated_usage_current AS r WHERE status = 'sealed'"
+        "SELECT customer, contract, currency, plan, plan_version, charge, price_row, period_start,"  # noqa: S608
+        f" sum(r.{column}) AS total FROM @rated_usage_current AS r WHERE status = 'sealed'"
         " AND booked_hour < {to:DateTime} GROUP BY ALL",
         span.parameters,
     )
@@ -102,10 +116,11 @@ def _cents(stores: Stores, span: Span) -> Check:
     right: Amounts = {}
     for document in _documents(stores.engine, Span(of_hour(0), span.ends)):
         for line in document["lines"]:
-            if _is_revenue_side(line):
+            amount = counted(line)
+            if amount:
                 names = [line[name] for name in _ENTRY[:-1]]
                 key = (document["customer"], document["contract"], *names, datetime.fromisoformat(line["period_start"]))
-                right[key] = right.get(key, Decimal(0)) + _signed(line, "amount")
+                right[key] = right.get(key, Decimal(0)) + amount
     cause = "documents are missing, or their lines were edited|rated rows are missing or were edited"
     check.compare_all(("customer", "contract", *_ENTRY), left, right, cause)
     return check

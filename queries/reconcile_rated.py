@@ -33,7 +33,7 @@ def checks(stores: Stores, span: Span) -> Iterator[Check]:
         rated,
         stores.rows(
             f"SELECT {columns}, sum(r.events) AS n, sum(r.quantity) AS q FROM @rated_usage_current AS r"  # noqa: S608
-            " WHERE status = 'sealed' AND line_kind NOT IN ('fee', 'true_up', 'drawdown') AND meter != ''"
+            " WHERE status = 'sealed' AND line_kind IN ('usage', 'late_usage', 'void') AND meter != ''"
             " AND booked_hour >= {from:DateTime} AND booked_hour < {to:DateTime} GROUP BY ALL",
             span.parameters,
         ),

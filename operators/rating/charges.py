@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 
 from operators.rating import models
 from operators.rating.models import Exact, ToExact
-from operators.rating.schema import AnyCharge, Charge, Percentage, QuantityRounding
+from operators.rating.schema import AnyCharge, Charge, Matrix, Percentage, QuantityRounding, Simple
 
-__all__ = ["Charge", "amount", "amount_of_events", "parse_charge"]
+__all__ = ["Charge", "amount", "amount_of_events", "parse_charge", "priced_row"]
 
 _ADAPTER: Final[TypeAdapter[Charge]] = TypeAdapter(AnyCharge)
 _TRAPS: Final = [InvalidOperation, DivisionByZero, Overflow]
@@ -46,7 +46,10 @@ def amount(
 
     A charge that looks at each event (`charge.looks_at_each_event`) takes the events as of equal size here; use
     `amount_of_events` where their values are known.
+
+    :raises ValueError: a matrix without a default row: price the row that `charge.row_for(dimensions)` returns.
     """
+    charge = priced_row(charge)
     try:
         with localcontext(_EXACT):
             total: Decimal = _of_total(charge, quantity, events, final, share, _same) + _ZERO
@@ -63,6 +66,7 @@ def amount_of_events(
     Models that only look at totals price the sum. For the others divisor and rounding apply to each event, and
     the allowance is used up by the first events.
     """
+    charge = priced_row(charge)
     if not isinstance(charge, Percentage) or not charge.looks_at_each_event:
         with localcontext(_EXACT):
             total = sum(values, _ZERO)
@@ -75,6 +79,20 @@ def amount_of_events(
         return _decimal(_modified(charge, _of_events(charge, values, Fraction), final, share, Fraction))
 
 
+def priced_row(charge: Charge) -> Simple:
+    """Return the charge itself, of a matrix its default row.
+
+    :raises ValueError: a matrix without a default row.
+    """
+    if not isinstance(charge, Matrix):
+        return charge
+    row = charge.rows[-1]
+    if row.when:
+        message = f"matrix {charge.id} has no default row: choose the row that prices these dimensions"
+        raise ValueError(message)
+    return row
+
+
 def _same(value: Decimal | int) -> Decimal:
     return value if isinstance(value, Decimal) else Decimal(value)
 
@@ -84,7 +102,7 @@ def _decimal(value: Fraction) -> Decimal:
         return Decimal(value.numerator) / Decimal(value.denominator) + _ZERO
 
 
-def _of_total(charge: Charge, quantity: Decimal, events: int, final: bool, share: Fraction, number: ToExact) -> Exact:
+def _of_total(charge: Simple, quantity: Decimal, events: int, final: bool, share: Fraction, number: ToExact) -> Exact:
     rated = _in_units(charge, quantity, number)
     if charge.included and rated > 0:
         rated = max(rated - number(charge.included), number(0))
@@ -104,7 +122,7 @@ def _of_events(charge: Percentage, values: Iterable[Decimal], number: ToExact) -
     return models.of_events(charge, rated, number)
 
 
-def _in_units(charge: Charge, quantity: Decimal, number: ToExact) -> Exact:
+def _in_units(charge: Simple, quantity: Decimal, number: ToExact) -> Exact:
     """Return the quantity in priced units, rounded where the charge says so."""
     rated = number(quantity)
     if charge.unit_divisor != 1:
@@ -127,7 +145,7 @@ def _rounded(quantity: Fraction, rounding: QuantityRounding) -> Decimal:
     return Decimal(whole).scaleb(-rounding.digits, _WIDE)
 
 
-def _modified(charge: Charge, priced: Exact, final: bool, share: Fraction, number: ToExact) -> Exact:
+def _modified(charge: Simple, priced: Exact, final: bool, share: Fraction, number: ToExact) -> Exact:
     """Apply discounts and limits, in their order."""
     if charge.discount_percent:
         priced = priced * (number(100) - number(charge.discount_percent)) * number(models.HUNDREDTH)

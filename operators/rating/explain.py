@@ -11,9 +11,10 @@ from fractions import Fraction
 from math import ceil, floor
 from typing import Final
 
+from operators.rating.charges import priced_row
 from operators.rating.explain_models import ZERO, Line, event_parts, parts
 from operators.rating.explain_numbers import decimal_of, shown
-from operators.rating.schema import Charge, Percentage, QuantityRounding
+from operators.rating.schema import Charge, Percentage, QuantityRounding, Simple
 
 _WHOLE: Final = Fraction(1)
 
@@ -22,7 +23,7 @@ _WHOLE: Final = Fraction(1)
 class Explanation:
     """The calculation of one charge for one quantity."""
 
-    charge: Charge
+    charge: Simple
     quantity: Decimal
     """As metered, before divisor, rounding and allowance."""
     events: int
@@ -89,6 +90,7 @@ def explain(
     charge: Charge, quantity: Decimal, events: int = 0, *, final: bool = True, share: Fraction = _WHOLE
 ) -> Explanation:
     """Return the calculation of `charges.amount` for the same arguments."""
+    charge = priced_row(charge)
     rated, lines = _rated(charge, quantity)
     if charge.included and rated > 0:
         covered = min(Fraction(charge.included), rated)
@@ -104,6 +106,7 @@ def explain_events(
     charge: Charge, values: Sequence[Decimal], *, final: bool = True, share: Fraction = _WHOLE
 ) -> Explanation:
     """Return the calculation of `charges.amount_of_events` for the same arguments."""
+    charge = priced_row(charge)
     total = decimal_of(sum(map(Fraction, values), ZERO))
     if not isinstance(charge, Percentage) or not charge.looks_at_each_event:
         return explain(charge, total, len(values), final=final, share=share)
@@ -130,7 +133,7 @@ def _amount(line: Line | None) -> Fraction:
     return ZERO if line is None or line.amount is None else line.amount
 
 
-def _rated(charge: Charge, quantity: Decimal) -> tuple[Fraction, list[Line]]:
+def _rated(charge: Simple, quantity: Decimal) -> tuple[Fraction, list[Line]]:
     """Return the quantity in priced units, rounded where the charge says so, and the lines of that."""
     rated = Fraction(quantity)
     lines: list[Line] = []
@@ -164,7 +167,7 @@ def _rounded(quantity: Fraction, rounding: QuantityRounding) -> Fraction:
 
 
 def _finished(
-    charge: Charge,
+    charge: Simple,
     quantity: Decimal,
     events: int,
     final: bool,
@@ -180,7 +183,7 @@ def _finished(
     )
 
 
-def _modifiers(charge: Charge, amount: Fraction, final: bool, share: Fraction) -> list[Line]:
+def _modifiers(charge: Simple, amount: Fraction, final: bool, share: Fraction) -> list[Line]:
     """Return the lines of discounts and limits in their order, each with what is left after it."""
     lines: list[Line] = []
 

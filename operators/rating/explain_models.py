@@ -13,7 +13,6 @@ from typing import Final
 
 from operators.rating.explain_numbers import shown
 from operators.rating.schema import (
-    Charge,
     Flat,
     Graduated,
     GraduatedPercentage,
@@ -21,6 +20,7 @@ from operators.rating.schema import (
     Percentage,
     PercentTier,
     PerUnit,
+    Simple,
     Tier,
     Volume,
 )
@@ -47,7 +47,7 @@ class Line:
     """Currency units per priced unit, package or event; a percentage for shares."""
 
 
-def parts(charge: Charge, quantity: Fraction, events: int, *, zero_fee: bool, share: Fraction) -> tuple[Line, ...]:
+def parts(charge: Simple, quantity: Fraction, events: int, *, zero_fee: bool, share: Fraction) -> tuple[Line, ...]:
     """Return the parts of the model's amount for the rated quantity; `share` prorates a flat amount."""
     if isinstance(charge, PerUnit):
         price = Fraction(charge.unit_amount)

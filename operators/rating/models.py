@@ -15,13 +15,13 @@ from math import ceil, floor
 from typing import Any
 
 from operators.rating.schema import (
-    Charge,
     Flat,
     Graduated,
     GraduatedPercentage,
     Package,
     Percentage,
     PerUnit,
+    Simple,
     Volume,
 )
 
@@ -33,7 +33,7 @@ HUNDREDTH = Decimal("0.01")
 
 
 def of_total(
-    charge: Charge, quantity: Exact, events: int, *, zero_fee: bool, share: Fraction, number: ToExact
+    charge: Simple, quantity: Exact, events: int, *, zero_fee: bool, share: Fraction, number: ToExact
 ) -> Exact:
     """Return the model's amount for the rated quantity. `share` prorates a flat amount."""
     if isinstance(charge, Graduated):

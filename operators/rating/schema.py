@@ -1,6 +1,6 @@
 """What a charge may say (contract, design 3.1): one strict model per charge model, amounts as decimal text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -134,6 +134,12 @@ class ChargeBase(Model):
         """Return whether the totals of a period do not decide the amount."""
         return False
 
+    @property
+    def is_ratable(self) -> bool:
+        """Return whether revenue follows elapsed time instead of what is billable; a flat fee's does by default."""
+        stated = self.accounting.recognition
+        return stated == "ratable" if stated is not None else getattr(self, "model", "") == "flat"
+
 
 class PerUnit(ChargeBase):
     """Quantity times `unit_amount`."""
@@ -219,5 +225,139 @@ class Flat(ChargeBase):
     amount: Money
 
 
-Charge = PerUnit | Graduated | Volume | Package | Percentage | GraduatedPercentage | Flat
+Simple = PerUnit | Graduated | Volume | Package | Percentage | GraduatedPercentage | Flat
+"""A charge with one price list."""
+
+
+class _Row(Model):
+    """What a matrix row has beside the fields of its model. `id`, `meter` and `filter` come from the matrix."""
+
+    when: Filter = Field(default_factory=dict)
+    """The dimension values it prices; without any it is the default row, and prices what no row before it does."""
+    row: Annotated[str, Field(max_length=256)] = ""
+    """Its name in the books (`price_row`); by default made of `when`."""
+
+
+class PerUnitRow(_Row, PerUnit):
+    """A matrix row with one unit price; it need not name its model."""
+
+    id: Identifier = "row"
+    model: Literal["per_unit"] = "per_unit"
+
+
+class GraduatedRow(_Row, Graduated):
+    """A matrix row with graduated tiers."""
+
+    id: Identifier = "row"
+
+
+class VolumeRow(_Row, Volume):
+    """A matrix row with volume tiers."""
+
+    id: Identifier = "row"
+
+
+class PackageRow(_Row, Package):
+    """A matrix row that sells packages."""
+
+    id: Identifier = "row"
+
+
+class PercentageRow(_Row, Percentage):
+    """A matrix row with a percentage."""
+
+    id: Identifier = "row"
+
+
+class GraduatedPercentageRow(_Row, GraduatedPercentage):
+    """A matrix row with graduated percentages."""
+
+    id: Identifier = "row"
+
+
+_AnyRow = Annotated[
+    PerUnitRow | GraduatedRow | VolumeRow | PackageRow | PercentageRow | GraduatedPercentageRow,
+    Field(discriminator="model"),
+]
+_INHERITED = ("unit", "unit_divisor", "accounting", "discount_percent", "quantity_rounding")
+_OF_ROWS = ("included", "minimum", "maximum", "discount_amount", "zero_usage")
+DEFAULT_ROW = "default"
+
+
+def _row_name(when: Mapping[str, Sequence[str]]) -> str:
+    parts = (f"{name}={'|'.join(values)}" for name, values in sorted(when.items()))
+    return ",".join(parts) or DEFAULT_ROW
+
+
+class Matrix(ChargeBase):
+    """A price per combination of dimension values. The first row that matches prices; each row adds up by itself.
+
+    `unit`, `unit_divisor`, `accounting`, `discount_percent` and `quantity_rounding` hold for rows that do not state
+    their own. Allowances, limits, fixed discounts and fees of zero usage belong to rows: over a whole matrix they
+    would have to be split. A combination that no row prices is unrated.
+    """
+
+    model: Literal["matrix"]
+    rows: tuple[_AnyRow, ...] = Field(max_length=10_000)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_rows(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("rows"), list | tuple):
+            return value
+        misplaced = [name for name in _OF_ROWS if name in value]
+        if misplaced:
+            message = f"{', '.join(misplaced)} cannot hold for a whole matrix: write it into its rows"
+            raise ValueError(message)
+        shared = {name: value[name] for name in _INHERITED if name in value}
+        return value | {"rows": [cls._complete_row(value, shared, row) for row in value["rows"]]}
+
+    @staticmethod
+    def _complete_row(matrix: dict[str, Any], shared: dict[str, Any], row: Any) -> Any:
+        if not isinstance(row, dict):
+            return row
+        for name in ("id", "meter", "filter"):
+            if name in row:
+                message = f"a row has no {name} of its own: the matrix has it, and `when` picks the usage"
+                raise ValueError(message)
+        conditions = matrix.get("filter") or {}
+        when = row.get("when") or {}
+        if isinstance(conditions, dict) and isinstance(when, dict):  # else pydantic says what is wrong with them
+            conditions = conditions | when
+        own = {"id": matrix.get("id"), "meter": matrix.get("meter"), "filter": conditions}
+        return {"model": "per_unit"} | shared | row | own
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> "Matrix":
+        if not self.rows:
+            message = "a matrix has at least 1 row"
+            raise ValueError(message)
+        names = [self.name_of(row) for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            message = f"more than one row is called {', '.join(twice)}: give them other `when` or a `row` name"
+            raise ValueError(message)
+        for number, row in enumerate(self.rows[:-1], start=1):
+            if not row.when:
+                message = f"row {number} has no `when`, so no row below it is ever used: put the default row last"
+                raise ValueError(message)
+        return self
+
+    @staticmethod
+    def name_of(row: "Row") -> str:
+        """Return the row's name in the books."""
+        return row.row or _row_name(row.when)
+
+    def row_for(self, dimensions: Mapping[str, str]) -> "Row | None":
+        """Return the row that prices usage of these dimensions, None if none does."""
+        return next((row for row in self.rows if passes(row.filter, dimensions)), None)
+
+
+Row = PerUnitRow | GraduatedRow | VolumeRow | PackageRow | PercentageRow | GraduatedPercentageRow
+Charge = PerUnit | Graduated | Volume | Package | Percentage | GraduatedPercentage | Flat | Matrix
 AnyCharge = Annotated[Charge, Field(discriminator="model")]
+
+
+def passes(conditions: Mapping[str, Sequence[str]], dimensions: Mapping[str, str]) -> bool:
+    """Return whether the dimensions have one of the listed values each."""
+    return all(dimensions.get(name) in values for name, values in conditions.items())

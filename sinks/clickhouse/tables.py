@@ -219,7 +219,7 @@ def _rated(_streams: Sequence[str]) -> list[pl.Expr]:
         _hour("usage_hour"),
         _hour("booked_hour"),
         pl.col("accounting_period", "original_period", "line_kind", "quantity", "events"),
-        pl.col("amount", "revenue_amount", "amount_before", "amount_after"),
+        pl.col("amount", "revenue_amount", "amount_before", "amount_after", "revenue_after"),
         pl.col("currency", "config_version", "status", "version", "tenant"),
     ]
 
@@ -278,8 +278,8 @@ TABLES: Final[dict[str, TableSpec]] = {
                 *_RATED_TEXT,
                 *("plan_version", "charge", "price_row", "meter", "period_start_us", "usage_hour", "booked_hour"),
                 *("accounting_period", "original_period", "line_kind", "quantity", "events", "amount"),
-                *("revenue_amount", "amount_before", "amount_after", "currency", "config_version", "status"),
-                *("version", "tenant"),
+                *("revenue_amount", "amount_before", "amount_after", "revenue_after", "currency", "config_version"),
+                *("status", "version", "tenant"),
             ),
             _frames(_rated),
         ),

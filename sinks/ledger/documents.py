@@ -236,7 +236,7 @@ def count_by_state(engine: Engine) -> dict[str, int]:
 
 
 def net_totals(engine: Engine) -> dict[str, Decimal]:
-    """Return per currency what the flow's promoted documents charge: debits minus credits of all but revenue lines."""
+    """Return per currency the revenue of the flow's promoted documents: debits less credits of all other lines."""
     lines = tables.document_lines
     query = (
         select(_TABLE.c.currency, lines.c.side, lines.c.amount)

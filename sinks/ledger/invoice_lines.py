@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+from operators.posting_rules import RECOGNITION
 from sinks.ledger.act_documents import ActDocument, When, act_key, finished
 from sinks.ledger.amounts import exact
 from sinks.ledger.approval_policy import signed
@@ -73,7 +74,8 @@ def tally(documents: Iterable[Mapping[str, Any]], before_hour: int) -> dict[Chai
         for document in documents:
             hour = int(document["booked_hour"])
             for line in document["lines"]:
-                if line["account_role"] not in UNBILLED:
+                # Recognition moves revenue in time, ahead of what is billable or behind it: nobody owes it.
+                if line["account_role"] not in UNBILLED or line["kind"] == RECOGNITION:
                     continue
                 chain = chain_of(line)
                 if line["kind"] == KIND:

@@ -117,7 +117,35 @@ SECOND_START = "plans.0.versions.1.effective_from"
 TIERS = "plans.1.versions.0.charges.0.tiers"
 UNBILLED = "entities.0.accounts.unbilled_receivable"
 
+MATRIX: dict[str, Any] = {
+    "id": "c",
+    "meter": "m",
+    "filter": {"model": "a"},
+    "model": "matrix",
+    "rows": [{"when": {"model": "a"}, "unit_amount": "1"}],
+}
+PREPAID = {"id": "g", "type": "prepaid", "amount": "10", "period": "P1Y"}
+
+
+def _row(**fields: Any) -> dict[str, Any]:
+    return MATRIX | {"rows": [MATRIX["rows"][0] | fields]}
+
+
 FAULTS: list[tuple[str, Any, str, str]] = [
+    (
+        f"{CHARGE}.0",
+        _row(when={"model": "a", "region": "eu"}),
+        f"{CHARGE}.0.rows.0.when.region",
+        "no dimension 'region'",
+    ),
+    (f"{CHARGE}.0", _row(unit_amount="x"), f"{CHARGE}.0.rows.0.unit_amount", "valid decimal"),
+    (
+        f"{CHARGE}.0",
+        _row(model="percentage", rate_percent="1", unit_amount=None, free_events=2) | {"id": "c"},
+        f"{CHARGE}.0.rows.0.unit_amount",
+        "not a known field",
+    ),
+    (f"{CONTRACT}.commitments", [PREPAID], f"{CONTRACT}.entity", "contract_liability"),
     ("meters.+", SOUND["meters"][0], "meters.2.id", "used twice"),
     ("entities.+", SOUND["entities"][0], "entities.1.id", "used twice"),
     (f"{CHARGE}.1.id", "c", f"{CHARGE}.1.id", "used twice"),
@@ -253,6 +281,9 @@ def test_several_faults_are_found_together() -> None:
 
 
 FEES: list[tuple[str, Any, str]] = [
+    (f"{CHARGE}.0", _row(minimum="1"), "minimum or the fee of zero usage of charge 'c' of plan p"),
+    (f"{CHARGE}.0.accounting", {"recognition": "ratable"}, "the ratable revenue of charge 'c' of plan p"),
+    (f"{CONTRACT}.commitments", [PREPAID], "commitment g of contract l"),
     (f"{CHARGE}.+", {"id": "f", "model": "flat", "amount": "9"}, "flat fee of charge 'f' of plan p"),
     (f"{CHARGE}.0.minimum", "1", "minimum or the fee of zero usage of charge 'c' of plan p"),
     (f"{CHARGE}.0.zero_usage", "first_tier_flat", "fee of zero usage of charge 'c' of plan p"),
@@ -260,10 +291,18 @@ FEES: list[tuple[str, Any, str]] = [
 ]
 
 
+def test_rows_of_a_matrix_and_amounts_of_commitments_are_checked() -> None:
+    changed = _set(f"{CHARGE}.0", _row(minimum="1"))
+    changed["customers"][0]["contracts"][1]["commitments"] = [PREPAID | {"amount": "1.005"}]
+    found = {(where, message) for where, message, _ in _findings(changed)}
+    assert any(where.endswith("contracts.0.entity") and "minimum of charge c" in text for where, text in found)
+    assert any(where == f"{CONTRACT}.commitments.0.amount" and "paid in USD" in text for where, text in found)
+
+
 @pytest.mark.parametrize(("path", "value", "named"), FEES, ids=[fee[2] for fee in FEES])
 def test_fees_at_a_periods_end_need_a_first_period(path: str, value: Any, named: str) -> None:
     changed = _set(path, value)
-    changed["entities"][0]["accounts"]["shortfall_revenue"] = "4003"
+    changed["entities"][0]["accounts"] |= {"shortfall_revenue": "4003", "contract_liability": "2400"}
     assert [found for found in _findings(changed) if not found[2]] == []
     del changed["rules"]
     ((where, message, _),) = [found for found in _findings(changed) if not found[2]]

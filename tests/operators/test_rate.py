@@ -26,7 +26,7 @@ from tests.operators.rate_support import (
 )
 
 PER_TOKEN = {"id": "in", "meter": "tokens", "model": "per_unit", "unit_amount": "0.5"}
-FLAT = {"id": "base", "model": "flat", "amount": "31"}
+FLAT = {"id": "base", "model": "flat", "amount": "31", "accounting": {"recognition": "as_billable"}}
 LEAST = PER_TOKEN | {"minimum": "62"}
 DAY = 1440
 JANUARY = 31 * DAY
@@ -340,14 +340,45 @@ def test_unrated_usage_of_a_customer_is_rated_for_another_one_on_another_shard()
     assert driver.rows("unrated")["quantity"].to_list() == [4, -4]
 
 
-def test_a_new_revision_prices_what_is_booked_from_its_hour_on() -> None:
+def test_a_new_price_is_booked_in_the_first_hour_of_its_revision_and_told_apart() -> None:
     before = revision([version(PER_TOKEN)])
-    after = revision([version(PER_TOKEN | {"unit_amount": "1"})], known_from_ms=(HOUR0 + 1) * 3_600_000)
-    driver = run(History([before, after]), Use(0, 0, "4"), Use(60, 60, "4"))
-    rows = driver.rows()
-    # 4 x 0.5 = 2; then 8 x 1 - 2: the chain goes on under the new price.
-    assert rows["amount"].to_list() == [2, 6]
-    assert rows["config_version"].to_list() == [before.version, after.version]
+    after = revision([version(PER_TOKEN | {"unit_amount": "1"})], known_from_ms=(HOUR0 + 2) * 3_600_000)
+    driver = run(History([before, after]), Use(0, 0, "4"), Use(180, 180, "4"))
+    # 4 x 0.5 = 2; from hour 2 on the 4 are worth 4, so 2 more; then 4 x 1.
+    assert short(driver.rows()) == [
+        ("in", 0, 0, "usage", 4, 2),
+        ("in", 2, 2, "price_change", 0, 2),
+        ("in", 3, 3, "usage", 4, 4),
+    ]
+    assert driver.rows()["config_version"].to_list() == [before.version, after.version, after.version]
+
+
+def test_a_new_price_reaches_closed_periods_and_their_minimum_in_the_open_month() -> None:
+    before = revision([version(LEAST)], rules={"books_open_at": "2024-01-01T00:00:00Z"})
+    dearer = LEAST | {"unit_amount": "1"}
+    known_from = HOUR0 + (JANUARY + 10 * DAY) // 60
+    after = revision(
+        [version(dearer)], known_from_ms=known_from * 3_600_000, rules={"books_open_at": "2024-01-01T00:00:00Z"}
+    )
+    driver = run(History([before, after]), Use(0, 0, "24"), end=JANUARY + 12 * DAY)
+    # 24 x 0.5 = 12 and 50 to the minimum of 62; then 24 x 1 = 24, so 12 less are missing.
+    assert [(row[1], row[3], row[5]) for row in short(driver.rows())] == [
+        (0, "usage", 12),
+        (743, "true_up", 50),
+        (743, "price_change", 12),
+        (743, "true_up", -12),
+    ]
+    assert driver.rows()["accounting_period"].to_list() == ["2024-01", "2024-01", "2024-02", "2024-02"]
+
+
+def test_contracts_that_a_revision_leaves_alone_are_not_rated_again() -> None:
+    other = {"id": "q", "versions": [version(PER_TOKEN)]}
+    held = [customer("acme"), customer("beta", contracts=[contract(plan="q")])]
+    before = revision([version(PER_TOKEN)], held, plans=[other])
+    after = revision([version(PER_TOKEN | {"unit_amount": "1"})], held, (HOUR0 + 2) * 3_600_000, plans=[other])
+    driver = run(History([before, after]), Use(0, 0, "4"), Use(0, 0, "4", tenant="beta"))
+    changed = driver.rows().filter(pl.col("line_kind") == "price_change")
+    assert changed["customer"].to_list() == ["acme"]
 
 
 def test_provisional_rows_follow_open_facts_and_are_replaced_by_sealed_ones() -> None:

@@ -34,7 +34,7 @@ CHARGES: list[dict[str, Any]] = [
         "tiers": [{"up_to": "12", "unit_amount": "1"}, {"up_to": None, "unit_amount": "0.2"}],
     },
     {"id": "each", "meter": "calls", "model": "per_unit", "unit_amount": "0.0004", "minimum": "0.01"},
-    {"id": "base", "model": "flat", "amount": "17.5"},
+    {"id": "base", "model": "flat", "amount": "17.5", "accounting": {"recognition": "as_billable"}},
 ]
 
 

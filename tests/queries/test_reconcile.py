@@ -80,9 +80,18 @@ CASES: list[tuple[str, str, str, str, str]] = [
         "a missing hour",
         "rated_usage",
         "DELETE WHERE booked_hour = (SELECT max(booked_hour) FROM @rated_usage WHERE customer = 'globex'"
-        " AND status = 'sealed')",
+        " AND status = 'sealed' AND line_kind = 'usage')",
         "facts are rated",
         "hour was not rated",
+    ),
+    (
+        "an edited revenue",
+        "rated_usage",
+        "UPDATE revenue_amount = revenue_amount + toDecimal128('0.01', 12) WHERE customer = 'globex'"
+        " AND charge = 'input' AND status = 'sealed' AND booked_hour = (SELECT min(booked_hour) FROM @rated_usage"
+        " WHERE customer = 'globex' AND charge = 'input' AND status = 'sealed')",
+        "documents add up to the rounded revenue",
+        "were edited",
     ),
     (
         "a deleted copy of a document",

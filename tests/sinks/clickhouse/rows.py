@@ -82,6 +82,7 @@ def rated(amount: str, version: int, status: str, **columns: Any) -> pl.DataFram
         "revenue_amount": Decimal(amount),
         "amount_before": Decimal(0),
         "amount_after": Decimal(amount),
+        "revenue_after": Decimal(amount),
         "status": status,
         "version": version,
     }

@@ -5,8 +5,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from config.revision import History
 from core.errors import InvariantViolation
+from operators.document import documents
 from sinks.clickhouse.tables import TABLES, dimensions_map, rows_in, size_bytes
+from tests.operators.rate_support import Driver, Use, facts, revision, version
 from tests.sinks.clickhouse import rows
 
 
@@ -85,3 +88,14 @@ def test_columns_the_table_does_not_need_are_left_out_of_the_queue() -> None:
     trimmed = TABLES["usage_events"].trim(frame)
     assert rows_in(trimmed) == 100
     assert size_bytes(trimmed) < size_bytes(frame) / 2
+
+
+def test_a_document_rows_total_is_the_net_of_its_charges_and_not_the_sum_of_its_debits() -> None:
+    history = History([revision([version({"id": "in", "meter": "tokens", "model": "per_unit", "unit_amount": "1"})])])
+    driver = Driver(history)
+    # Booked in one hour: late usage of 3, and a void of 5 that came in before.
+    driver.send(facts([Use(0, 0, "5"), Use(0, 70, "-5", -1), Use(1, 70, "3")]), 200)
+    first, second = documents(driver.rows(), history)
+    assert (second.debit_total, second.total) == (Decimal("8.00"), Decimal("-2.00"))
+    rows_of_documents = converted("financial_documents", first, second)
+    assert [row["total"] for row in rows_of_documents] == [Decimal(5), Decimal(-2)]
