@@ -1,22 +1,17 @@
-"""Speed and memory of the poster: documents in the ledger to entries in the journal's files.
+"""Speed and memory of the poster: booked documents in the ledger to entries in the journal's files.
 
-`python -m bench.poster [--documents N] [--customers N] [--grain entity|customer]` prints one JSON object. The ledger
-is SQLite with full synchronisation, as in production; documents are booked before the clock starts.
+`python -m bench.poster`. The ledger is SQLite with full synchronisation, as in production.
 """
 
-import argparse
-import json
 import resource
-import sys
 import tempfile
-import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter, process_time
 from typing import Any
 
-import orjson
-
-from bench.machine import describe
+from bench.figures import Figure, figure
 from config.revision import Configuration, Revision
 from config.settings import PosterSettings, Settings
 from core.clock import SystemClock
@@ -28,7 +23,7 @@ from sinks.ledger.act_documents import ActDocument
 from sinks.ledger.times import MS_PER_HOUR
 
 FIRST_HOUR = 490_000
-LINES = 4
+BATCH = 1_000
 
 
 def document(number: int, hour: int, customer: int) -> ActDocument:
@@ -115,40 +110,53 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
-    """Run and print the result."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--documents", type=int, default=20_000)
-    parser.add_argument("--customers", type=int, default=1_000)
-    parser.add_argument("--grain", choices=("entity", "customer"), default="entity")
-    parser.add_argument("--batch", type=int, default=1_000)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Documents a second of wall clock and of this process's processor time, and how the memory's peak grew."""
+
+    per_s: float
+    per_processor_s: float
+    growth_mib: float
+
+
+def run(count: int, grain: str, customers: int = 1_000) -> Run:
+    """Post that many documents, from documents that are booked to entries in files.
+
+    :raises SystemExit: one of them is not in the books.
+    """
+    with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as folder:
         directory = Path(folder)
-        engine = prepare(directory, options.documents, options.customers, options.grain)
-        settings = Settings(state_dir=directory, poster=PosterSettings(batch_documents=options.batch))
+        engine = prepare(directory, count, customers, grain)
+        settings = Settings(state_dir=directory, poster=PosterSettings(batch_documents=BATCH))
         journal = JournalAdapter(directory / "books")
         poster = Poster(settings, engine, lambda _: journal, SystemClock())
         before_mib = peak_mib()
-        started_s, processor_s = time.perf_counter(), time.process_time()
+        began_s, processor_s = perf_counter(), process_time()
         while poster.pass_once():
             pass
-        took_s, processor_s = time.perf_counter() - started_s, time.process_time() - processor_s
-        summary = poster.summary()
+        took_s, processor_s = perf_counter() - began_s, process_time() - processor_s
+        states = documents.count_by_state(engine)
         engine.dispose()
-    result = {
-        "documents": options.documents,
-        "postings": summary.posted,
-        "grain": options.grain,
-        "by_state": summary.by_state,
-        "seconds": round(took_s, 2),
-        "documents_per_s": round(options.documents / took_s),
-        "documents_per_processor_s": round(options.documents / processor_s),
-        "memory_peak_mib": {"before": round(before_mib, 1), "after": round(peak_mib(), 1)},
-        "machine": describe(),
-    }
-    sys.stdout.write(json.dumps(orjson.loads(orjson.dumps(result)), indent=2) + "\n")
+    if states != {"POSTED": count}:
+        message = f"not everything was posted: {states}"
+        raise SystemExit(message)
+    return Run(count / took_s, count / processor_s, peak_mib() - before_mib)
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Return the poster's speed with the journal, ledger included, and how its memory grows."""
+    small, large = (2_000, 4_000) if quick else (20_000, 100_000)
+    found = []
+    for grain, name in (("entity", "1,000 documents a posting"), ("customer", "one document a posting")):
+        count = small if grain == "entity" else small // 4
+        one = run(count, grain)
+        found.append(figure("poster", f"{name}, ledger included", one.per_s, "documents/s"))
+        found.append(figure("poster", f"{name}, of processor time", one.per_processor_s, "documents/s"))
+    grown = run(large, "entity")
+    found.append(figure("poster", f"growth of peak memory over {large:,} documents", grown.growth_mib, "MiB"))
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    for each in measure(quick=False):
+        print(f"{each.case}: {each.value:,.0f} {each.unit}")

@@ -12,6 +12,7 @@ TITLES: Final = {
     "book": "Partial sums and book",
     "charges": "Rating",
     "journal": "Journal adapter",
+    "poster": "Poster: booked documents -> postings -> the journal's files, ledger (SQLite, synced) included",
     "whatif": "What-if: booked facts under other plans, reading from ClickHouse included",
 }
 

@@ -84,7 +84,9 @@ class RateLogic:
         out = self._seal(watermark_ms)
         # A round that sealed an hour is late already, and may be one of many while catching up.
         if not out and self._live.is_due(watermark_ms):
-            rows = self._live.rows(watermark_ms, self._sealed, self._rater.chains.peek, self._index)
+            # The watermark's hour has begun, so whatever is known at it is recorded by now.
+            closes = self._closes_at(watermark_ms // _MS_PER_HOUR)
+            rows = self._live.rows(watermark_ms, self._sealed, self._rater.chains.peek, self._index, closes)
             if len(rows):
                 out.append(RatedRows(rows, 0))
         return [*out, Marker(self._key, watermark_ms)]

@@ -9,6 +9,7 @@ from typing import Final
 
 import polars as pl
 
+from config.period_closes import NONE_RECORDED, PeriodCloses
 from core.frames import FACT_KEY, FACT_SCHEMA, RATED_SCHEMA
 from operators.rate_chains import Chain, ChainKey, rate_usage
 from operators.rate_recognition import recognise, recognition_of
@@ -70,14 +71,18 @@ class LiveRows:
         sealed: FrameStore,
         peek: Callable[[ChainKey], Chain | None],
         index_at: Callable[[int], TermsIndex],
+        closes: PeriodCloses = NONE_RECORDED,
     ) -> pl.DataFrame:
-        """Return the provisional rows that changed since the last round."""
+        """Return the provisional rows that changed since the last round.
+
+        `closes` decide their accounting period, as they will for the sealed rows that replace them.
+        """
         self._next_ms = watermark_ms + INTERVAL_MS
         facts = _newest(self._open) if self._open else pl.DataFrame(schema=FACT_SCHEMA)
         self._open = [facts] if len(facts) else []
         hours = set(sealed.hours()) | set((facts.get_column("booked_minute") // 60).to_list())
         overlay: dict[ChainKey, Chain] = {}
-        frames = [self._hour(hour, facts, sealed, overlay, peek, index_at(hour)) for hour in sorted(hours)]
+        frames = [self._hour(hour, facts, sealed, overlay, peek, index_at(hour), closes) for hour in sorted(hours)]
         frames = [frame for frame in frames if len(frame)]
         if not frames:
             return pl.DataFrame(schema=RATED_SCHEMA)
@@ -95,6 +100,7 @@ class LiveRows:
         overlay: dict[ChainKey, Chain],
         peek: Callable[[ChainKey], Chain | None],
         index: TermsIndex,
+        closes: PeriodCloses,
     ) -> pl.DataFrame:
         known = sealed.rows(hour)
         still_open = slices(facts.filter(pl.col("booked_minute") // 60 == hour))
@@ -104,7 +110,8 @@ class LiveRows:
         frame = pl.concat([*known, still_open]).with_columns(late.alias("kind"))
         revision = index.revision
         rows = Rows(hour, revision.version, PROVISIONAL)
-        for key, target in touched(resolve(frame, index, self._shards), revision, self._shard, hour):
+        resolved = resolve(frame, index, self._shards)
+        for key, target in touched(resolved, revision, self._shard, hour, closes):
             chain = overlay.get(key)
             if chain is None:
                 found = peek(key)
