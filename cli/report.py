@@ -156,7 +156,7 @@ def postings() -> None:
 
 @app.command()
 def periods(entity: Annotated[str, typer.Option(help="Only this entity.")] = "") -> None:
-    """Show accounting periods: open or closed, charged, not in the ERP yet, and corrections of closed ones."""
+    """Show accounting periods: open or closed, revenue, not in the ERP yet, and corrections of closed ones."""
     from cli.erp import open_ledger  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
     from sinks.ledger import period_report  # noqa: PLC0415
@@ -177,14 +177,14 @@ def periods(entity: Annotated[str, typer.Option(help="Only this entity.")] = "")
             one.currency,
             f"{one.state} ({one.state_by})",
             f"{one.documents:,}",
-            _amount(one.charged),
+            _amount(one.revenue),
             f"{one.undelivered:,}",
             "yes" if one.can_close else "no",
         )
         for one in found
     ]
-    columns = ("entity", "period", "currency", "state", "documents", "charged", "not in ERP", "can close")
-    right = ("documents", "charged", "not in ERP")
+    columns = ("entity", "period", "currency", "state", "documents", "revenue", "not in ERP", "can close")
+    right = ("documents", "revenue", "not in ERP")
     parts: list[RenderableType] = [table("Accounting periods", columns, rows, right)]
     if corrections:
         lines = [

@@ -57,6 +57,13 @@ def find(connection: Connection, key: str) -> Act | None:
     return None if row is None else _act(row)
 
 
+def last(connection: Connection, kind: str, subject: str, before_hour: int) -> Act | None:
+    """Return the newest act of that kind and subject that is booked before that hour, or None."""
+    query = select(_TABLE).where(_TABLE.c.kind == kind, _TABLE.c.subject == subject, _TABLE.c.booked_hour < before_hour)
+    row = connection.execute(query.order_by(_TABLE.c.booked_hour.desc(), _TABLE.c.key).limit(1)).first()
+    return None if row is None else _act(row)
+
+
 def of_kind(connection: Connection, kind: str, entity: str | None = None) -> list[Act]:
     """Return the acts of a kind, oldest first."""
     query = select(_TABLE).where(_TABLE.c.kind == kind).order_by(_TABLE.c.recorded_at_ms, _TABLE.c.key)

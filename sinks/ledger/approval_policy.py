@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from config.entities import Entity
+from operators.posting_rules import RECOGNITION
 from sinks.ledger.amounts import exact
 
 REVENUE_SUFFIX = "_revenue"
@@ -19,9 +20,27 @@ def signed(line: Line) -> Decimal:
 
 
 def net(lines: Sequence[Line]) -> Decimal:
-    """Return what the lines charge: debits less credits of all accounts but revenue."""
+    """Return what the lines earn: debits less credits of all accounts but revenue."""
     with exact():
         return sum((signed(line) for line in lines if not line["account_role"].endswith(REVENUE_SUFFIX)), Decimal(0))
+
+
+def charged(lines: Sequence[Line]) -> Decimal:
+    """Return what the lines charge the customer: the near side of each entry; revenue that only moves in time does not.
+
+    Lines that do not say which entry is swapped are taken by their accounts.
+    """
+    if not all("swapped" in line for line in lines):
+        return net(lines)
+    with exact():
+        near = (line for line in lines if line["kind"] != RECOGNITION and line["side"] == _near_side(line))
+        return sum(
+            (-Decimal(line["amount"]) if line["swapped"] else Decimal(line["amount"]) for line in near), Decimal(0)
+        )
+
+
+def _near_side(line: Line) -> str:
+    return "credit" if line["swapped"] else "debit"
 
 
 def corrected_periods(lines: Sequence[Line], accounting_period: str) -> dict[str, Decimal]:
@@ -40,13 +59,13 @@ def wanted_by_amount(entity: Entity, lines: Sequence[Line], accounting_period: s
     policy = entity.approval
     if policy.every:
         return "every document of this entity waits for approval"
-    amount = net(lines)
+    amount = charged(lines)
     if policy.above is not None and abs(amount) > policy.above:
         return f"its amount {amount:f} is above {policy.above:f}"
     if policy.credits:
         # A volume tier that got cheaper is right by the end of its period: no concession to anybody.
         others = [line for line in lines if not _repriced(line, accounting_period)]
-        if (left := net(others)) < 0:
+        if (left := charged(others)) < 0:
             return f"it is a credit of {-left:f}"
     return ""
 
@@ -78,6 +97,6 @@ def wanted_by_corrections(entity: Entity, found: Sequence[CorrectedSoFar]) -> st
         if share is not None and amount * 100 > share * abs(one.entity_total):
             return (
                 f"corrections of {one.original_period} come to {one.cumulative:f}, more than {share:f} % of the"
-                f" {one.entity_total:f} charged in it"
+                f" {one.entity_total:f} earned in it"
             )
     return ""

@@ -50,6 +50,14 @@ class Tally:
         return self.accrued - self.invoiced
 
 
+def is_unbilled(line: Mapping[str, Any]) -> bool:
+    """Tell whether a line moves what is earned or due and not invoiced.
+
+    Recognition moves revenue in time, ahead of what is billable or behind it: nobody owes it.
+    """
+    return line["account_role"] in UNBILLED and line["kind"] != RECOGNITION
+
+
 def chain_of(line: Mapping[str, Any]) -> Chain:
     """Return the chain a document line belongs to."""
     return Chain(
@@ -74,8 +82,7 @@ def tally(documents: Iterable[Mapping[str, Any]], before_hour: int) -> dict[Chai
         for document in documents:
             hour = int(document["booked_hour"])
             for line in document["lines"]:
-                # Recognition moves revenue in time, ahead of what is billable or behind it: nobody owes it.
-                if line["account_role"] not in UNBILLED or line["kind"] == RECOGNITION:
+                if not is_unbilled(line):
                     continue
                 chain = chain_of(line)
                 if line["kind"] == KIND:

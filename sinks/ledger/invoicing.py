@@ -128,6 +128,7 @@ def _of_contract(
     first = min(to_datetime(int(one["booked_hour"]) * MS_PER_HOUR) for one in known)
     starts = [line["period_start"] for one in known for line in one["lines"] if line.get("period_start")]
     first = min([first, *(datetime.fromisoformat(text) for text in starts)])
+    imagined: list[dict[str, Any]] = []
     for due in due_periods(entity, customer, contract, first, complete):
         for currency in sorted({one["currency"] for one in known}):
             line = Line(customer, contract.id, entity.id, due.start, due.end, currency=currency)
@@ -137,14 +138,16 @@ def _of_contract(
                     continue
                 mine = [one for one in _documents(connection, entity.id, customer, contract.id)
                         if one["currency"] == currency]  # fmt: skip
-                made = invoice_of(act, mine)
+                made = invoice_of(act, [*mine, *(one for one in imagined if one["currency"] == currency)])
                 if made is None:
                     continue
                 line = replace(line, key=made.key, kind=made.kind, net=made.total)
                 if ready is not None and not ready.is_ready:
                     yield replace(line, waits="; ".join(ready.missing))
                     break
-                if not dry_run:
+                if dry_run:
+                    imagined.append(made.plain)
+                else:
                     line = replace(line, waits=_store(connection, act, made, entity, names, _acts_in(mine), actor, now))
             yield line
         else:
@@ -185,12 +188,8 @@ def _act(connection: Connection, due: Due, currency: str, version: str, recorded
         posting_date,
         version,
     )
-    earlier = [
-        one
-        for one in acts.of_kind(connection, acts.INVOICE, due.entity.id)
-        if one.subject == _subject(act) and one.booked_hour < act.cutoff_hour
-    ]
-    return replace(act, credits=str(earlier[-1].content["posting"])) if earlier else act
+    last = acts.last(connection, acts.INVOICE, _subject(act), act.cutoff_hour)
+    return act if last is None else replace(act, credits=str(last.content["posting"]))
 
 
 def _text(when: datetime) -> str:

@@ -29,8 +29,8 @@ class Period:
     """`open`, or `closed` by its cut-off or a recorded close."""
     state_by: str = ""
     documents: int = 0
-    charged: Decimal = Decimal(0)
-    """Net of the flow's documents: what customers owe more by them."""
+    revenue: Decimal = Decimal(0)
+    """What its documents earn."""
     by_kind: dict[str, int] = field(default_factory=dict)
     undelivered: int = 0
     """Documents that are not in the ERP's books yet."""
@@ -58,7 +58,7 @@ def periods(engine: Engine, entities: dict[str, Entity], now: datetime) -> list[
             key = (row.entity, row.accounting_period, row.currency)
             one = found.setdefault(key, Period(*key))
             one.documents += 1
-            one.charged += row.net or Decimal(0)
+            one.revenue += row.net or Decimal(0)
             one.by_kind[row.kind] = one.by_kind.get(row.kind, 0) + 1
             one.undelivered += row.state != documents.NOT_POSTED_ZERO and row.posting not in BOOKED
     for one in found.values():

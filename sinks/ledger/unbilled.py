@@ -1,7 +1,8 @@
 """Control reports over the subledger: unbilled roll-forward and ageing, prior-period corrections, periods. Exact.
 
 Roll-forward per customer: opening + accrued + corrections - invoiced + reversed = closing. Everything is taken from
-document lines on the unbilled accounts, by the accounting period the document is booked in.
+document lines on the unbilled accounts, by the accounting period the document is booked in. Revenue that only moves in
+time (`recognition`, between contract asset, contract liability and revenue) is no part of it.
 """
 
 from collections import deque
@@ -18,7 +19,7 @@ from sinks.ledger import documents, tables
 from sinks.ledger.amounts import exact
 from sinks.ledger.approval_policy import signed
 from sinks.ledger.database import read
-from sinks.ledger.invoice_lines import KIND, UNBILLED
+from sinks.ledger.invoice_lines import KIND, is_unbilled
 from sinks.ledger.postings import BOOKED
 from sinks.ledger.times import MS_PER_HOUR, to_ms
 
@@ -92,7 +93,7 @@ def movements(connection: Connection, entity: str = "", customer: str = "") -> I
         sums: dict[str, Decimal] = {}
         with exact():
             for line in orjson.loads(row.json)["lines"]:
-                if line["account_role"] in UNBILLED:
+                if is_unbilled(line):
                     kind = _kind(row.kind, line, row.accounting_period)
                     sums[kind] = sums.get(kind, Decimal(0)) + signed(line)
         for kind, amount in sums.items():

@@ -87,7 +87,7 @@ def test_close_and_reopen_are_known_from_the_next_hour(call: Call, world: World)
         with pytest.raises(InvalidRequest):
             call("erp", "close-period", *wrong, "--reason", "x")
     (period,) = call("report", "periods")["periods"]
-    assert (period["period"], period["can_close"], period["charged"]) == ("2025-11", True, "12.34")
+    assert (period["period"], period["can_close"], period["revenue"]) == ("2025-11", True, "12.34")
     world.engine.dispose()
 
 

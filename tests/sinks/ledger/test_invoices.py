@@ -316,3 +316,47 @@ def test_documents_of_acts_are_made_again_the_same_whatever_came_later(world: Wo
         connection.execute(tables.documents.update().where(tables.documents.c.key == line.key).values(digest="0" * 64))
     stored, made = act_check.stored_and_made(world.engine)
     assert [one for one in stored if stored[one] != made[one]] == [line.key]
+
+
+def fee(number: int, hours: int, *entries: tuple[str, str, str, str, str]) -> SampleDocument:
+    """Return a document of (kind of the debit, kind of the credit, debit role, credit role, amount)."""
+    made = usage(number, "0.00", hours)
+    common = orjson.loads(made.to_json())["lines"][0] | {"charge": "platform", "swapped": False}
+    lines = []
+    for debit_kind, credit_kind, debit, credit, amount in entries:
+        for kind, role, side in ((debit_kind, debit, "debit"), (credit_kind, credit, "credit")):
+            lines.append(common | {"kind": kind, "account_role": role, "side": side, "amount": amount})
+    return SampleDocument(
+        key(number), customer="acme", contract="acme-1", booked_hour=made.booked_hour, kind="accrual",
+        extra={"lines": lines},
+    )  # fmt: skip
+
+
+def test_a_fee_is_invoiced_when_it_is_due_whatever_of_it_is_revenue(world: World) -> None:
+    history = configure(world)
+    daily = ("recognition", "recognition", "contract_asset", "usage_revenue", "1.00")
+    due = ("fee", "recognition", "unbilled_receivable", "contract_asset", "31.00")
+    ahead = ("fee", "recognition", "unbilled_receivable", "contract_liability", "12.00")
+    world.book(
+        *(fee(day, 24 * day, daily) for day in range(5)),
+        fee(40, 30 * 24 + 1, due),
+        fee(41, 30 * 24 + 2, ahead),
+        complete_hour=FIRST_HOUR + 31 * 24,
+    )
+    (line,) = run(world, history)
+    assert line.net == "43.00"
+    with read(world.engine) as connection:
+        (roll,) = unbilled.roll_forward(unbilled.movements(connection), "2025-11", "2025-12", world.clock.now())
+    assert (roll.accrued, roll.invoiced, roll.closing) == (Decimal("43.00"), Decimal("-43.00"), Decimal(0))
+
+
+def test_a_dry_run_over_several_periods_counts_each_amount_once(world: World) -> None:
+    history = configure(world)
+    world.book(
+        usage(1, "10.00", 0),
+        usage(2, "5.00", 31 * 24, period="2025-12-01T00:00:00Z"),
+        complete_hour=FIRST_HOUR + 62 * 24,
+    )
+    dry = [(one.net, one.period_start.month) for one in run(world, history, dry_run=True)]
+    assert dry == [("10.00", 11), ("5.00", 12)]
+    assert [(one.net, one.period_start.month) for one in run(world, history)] == dry
