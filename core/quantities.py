@@ -7,8 +7,13 @@ is not a quantity.
 """
 
 import re
-from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Final
+from collections.abc import Callable
+from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
+from functools import wraps
+from typing import Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PLACES: Final = 12
 UNIT: Final = 10**PLACES
@@ -23,6 +28,24 @@ _GRAMMAR: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.AS
 # Wide enough that scaling a text of TEXT_CHARS_MAX digits is exact, so the only rounding is the half-even one.
 _EXACT: Final = Context(prec=TEXT_CHARS_MAX + 64, Emax=10**9, Emin=-(10**9))
 _EXPONENT_MAX: Final = 10_000
+
+
+_WIDE: Final = Context(prec=120)
+
+
+def exactly(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function add and subtract quantities exactly.
+
+    Decimals keep 28 digits by default, which is less than Decimal(38, 12) has: a sum of quantities of 10^16 or more
+    would lose its last places, and amounts to date would not telescope.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with localcontext(_WIDE):
+            return function(*args, **kwargs)
+
+    return run
 
 
 def scaled_of_decimal(value: Decimal) -> int | None:

@@ -22,6 +22,7 @@ import polars as pl
 
 from config.revision import History
 from core.frames import RATED_SCHEMA
+from core.quantities import exactly
 from operators.document_lines import DocumentLine, Row, lines_of
 from operators.posting_rules import RECOGNITION
 from operators.rate_terms import TermsIndex, index_of, moment
@@ -100,6 +101,7 @@ def _text(value: Any) -> str:
     raise TypeError
 
 
+@exactly
 def documents(rows: pl.DataFrame, history: History) -> list[Document]:
     """Return the documents of sealed rated rows (RATED_SCHEMA), in order of their identity.
 

@@ -9,6 +9,7 @@ import polars as pl
 from config.period_closes import ClosesAt, none_recorded
 from config.revision import History
 from core.errors import InvariantViolation, StateMismatch
+from core.quantities import exactly
 from operators.book_time import SealPoints
 from operators.items import Exceptions, Facts, Marker, RatedRows
 from operators.rate_hour import HourRater
@@ -69,6 +70,7 @@ class RateLogic:
         self._starts = [-(-revision.known_from_ms // _MS_PER_HOUR) for revision in history.revisions[1:]]
         self._load(self._index(0 if self._last_hour is None else self._last_hour))
 
+    @exactly
     def process(self, items: list[Facts | Marker]) -> list[Out]:
         """Take facts and markers, and return rated rows, exceptions and, behind them, the marker."""
         marked = False

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from config.periods import billing_period
 from config.revision import Revision
+from core.quantities import exactly
 from operators.rate_chains import DRAWDOWN, FEE, REPRICING, TRUE_UP, ZERO, quantized
 from operators.rate_periods import COMMITMENT
 from operators.rate_terms import index_of
@@ -67,6 +68,7 @@ class _Place(NamedTuple):
     """Under the configuration of that row."""
 
 
+@exactly
 def explain_rows(rows: Iterable[Row], revision_of: RevisionOf, wanted: Callable[[Row], bool]) -> list[RowExplanation]:
     """Return explanations of the wanted rows, in the order in which they were booked.
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from config.periods import billing_period
 from core.frames import FACT_SCHEMA, QUANTITY, RATED_SCHEMA, Schema
+from core.quantities import exactly
 from operators.rate_hour import MARGIN_DAYS, HourRater
 from operators.rate_resolve import SLICE_SCHEMA, USAGE
 from operators.rate_rows import UNRATED
@@ -162,6 +163,7 @@ def _by_subject(index: TermsIndex) -> tuple[dict[str, list[int]], dict[str, list
     return borders, timelines
 
 
+@exactly
 def rerate(slices: pl.DataFrame, index: TermsIndex, window: Window, first_booked_hour: int) -> Rerated:
     """Rate merged slices (see `Collapse`) and return what the window comes to.
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from core.frames import USAGE_KINDS
+from core.quantities import exactly
 from operators.posting_rules import RECOGNITION
 from queries.document_state import posting_of
 from queries.pricing_of import charges_of
@@ -56,6 +57,7 @@ class ChargeTrace:
     additive: bool
 
     @property
+    @exactly
     def amounts_tie(self) -> bool:
         """Tell whether the entries' exact amounts are those of the rated rows.
 
@@ -66,6 +68,7 @@ class ChargeTrace:
         return entries == sum((row["amount"] for row in self.rated), Decimal(0))
 
     @property
+    @exactly
     def quantities_tie(self) -> bool | None:
         """Tell whether the rated quantity is the sum of the facts; None where facts do not add up by nature."""
         if not self.additive:
@@ -73,6 +76,7 @@ class ChargeTrace:
         return self.quantity == sum((fact["value"] for fact in self.facts), Decimal(0))
 
     @property
+    @exactly
     def quantity(self) -> Decimal:
         """Return the rated quantity."""
         return sum((row["quantity"] for row in self.rated), Decimal(0))

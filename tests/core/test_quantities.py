@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import quantities
-from core.quantities import UNIT
+from core.quantities import UNIT, exactly
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,11 @@ def test_not_finite_decimals_are_refused() -> None:
     assert [quantities.scaled_of_decimal(Decimal(text)) for text in ("NaN", "Infinity", "-Infinity", "sNaN")] == [
         None
     ] * 4
+
+
+def test_sums_beyond_the_default_precision_are_exact() -> None:
+    """Given numbers that fit Decimal(38, 12) but not 28 digits; then nothing of them is lost."""
+    large, small = Decimal("99999999999999999999999999.999999999998"), Decimal("0.000000000001")
+    exact = Decimal("99999999999999999999999999.999999999999")
+    assert sum([large, small]) != exact
+    assert exactly(sum)([large, small]) == exact
