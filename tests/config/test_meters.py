@@ -2,7 +2,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -36,6 +36,7 @@ CENTS = st.integers(-10_000, 10_000).map(lambda cents: str(Decimal(cents) / 100)
 LIMIT = st.one_of(st.none(), st.integers(0, 10_000).map(lambda cents: str(Decimal(cents) / 100)))
 
 
+@settings(deadline=None)
 @given(
     st.decimals(0, 10**15, places=6),
     st.integers(0, 10_000).map(lambda number: str(Decimal(number) / 100)),

@@ -1,7 +1,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.book_integral import Change, level_seconds
@@ -61,6 +61,7 @@ changes_strategy = st.lists(
 ).map(lambda pairs: sorted(change(time_us, level, place) for place, (time_us, level) in enumerate(pairs)))
 
 
+@settings(deadline=None)
 @given(changes_strategy, st.one_of(st.none(), st.integers(1, 4 * MINUTE_US)))
 def test_equals_the_naive_integral_and_pieces_add_up(changes: list[Change], expiry_us: int | None) -> None:
     whole = level_seconds(changes, 0, 6, expiry_us)

@@ -1,6 +1,6 @@
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from operators.book_integral import Change
@@ -25,6 +25,7 @@ def plain(store: LevelStore) -> dict[Series, list[Change]]:
     }
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_store_equals_lists_and_comes_back_from_its_bytes(seed: int) -> None:
     random = Random(seed)

@@ -317,6 +317,7 @@ def test_a_free_amount_alone_is_decided_by_totals(
     assert Fraction(amount_of_events(one, values)) == expected
 
 
+@settings(deadline=None)
 @given(events=st.integers(0, 12), free=st.integers(0, 6), fixed=st.integers(0, 300), maximum=st.integers(0, 200))
 def test_without_a_share_only_the_number_of_events_counts(events: int, free: int, fixed: int, maximum: int) -> None:
     fields = {"fixed_amount": str(Decimal(fixed) / 100), "per_event_maximum": str(Decimal(maximum) / 100)}
