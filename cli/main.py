@@ -25,7 +25,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("cli.stack_commands:up", "Start the embedded servers: Valkey, ClickHouse, ledger."),
     "down": Entry("cli.stack_commands:down", "Stop the embedded servers; their data stays."),
     "status": Entry("cli.stack_commands:status", "Show which embedded servers run, and where."),
-    "migrate": Entry("cli.migrate:migrate", "Create or update the tables, and journal the configuration."),
+    "migrate": Entry("cli.migrate:migrate", "Create or update the tables, and journal the first configuration."),
     "doctor": Entry("cli.doctor:doctor", "Check versions, servers, rights and disk, and say what to fix."),
     "config": Entry("cli.config_commands:app", "Check the configuration, print its JSON schema."),
     "run": Entry("cli.run:run", "Run the metering flow."),

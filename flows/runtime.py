@@ -69,28 +69,41 @@ class Ending:
     entries_held: int = 0
 
 
-def prepare_history(settings: Settings, configuration: Configuration, clock: Clock) -> History:
-    """Journal the configuration if it is new, before it is used, and return all revisions."""
+def prepare_history(
+    settings: Settings, configuration: Configuration, clock: Clock, *, first_only: bool = False
+) -> History:
+    """Journal the configuration if it is new, before it is used, and return all revisions.
+
+    :param first_only: journal only the first one. A flow may be running that does not know a later one; it would go on
+        past the hour from which that counts. So later ones are journaled by the start of the flow, under its lock.
+    """
     engine = ledger.connect(settings.ledger_url)
     try:
         ledger.check_ready(engine)
         deployment.fix(engine, settings)
-        known = revisions.load_history(engine)
         with connect_redis(settings.redis) as client:
             redis_ms = server_time_ms(client, settings.redis)
-        revision = next_revision(known, configuration, redis_ms, progress.watermark_ms(engine))
-        if revision is not None:
-            revisions.record_revision(engine, revision, clock.now())
-            faults.reach("revision.recorded")
-            log.info(
-                "A configuration revision was recorded.",
-                version=revision.version,
-                known_from_ms=revision.known_from_ms,
-            )
-            known = [*known, revision]
-        return History(known)
+        return journal(engine, configuration, redis_ms, clock, first_only=first_only)
     finally:
         engine.dispose()
+
+
+def journal(
+    engine: Engine, configuration: Configuration, redis_ms: int, clock: Clock, *, first_only: bool = False
+) -> History:
+    """Record the configuration if it is new, and return what is recorded, also by other processes meanwhile.
+
+    The highest watermark ever staged stands for what left the readers: the promoted one is an epoch behind, and an
+    epoch that reads history is hours long, while the server's clock may have been set back.
+    """
+    known = revisions.load_history(engine)
+    revision = next_revision(known, configuration, redis_ms, progress.high_water_ms(engine))
+    if revision is None or (first_only and known):
+        return History(known)
+    revisions.record_revision(engine, revision, clock.now())
+    faults.reach("revision.recorded")
+    log.info("A configuration revision was recorded.", version=revision.version, known_from_ms=revision.known_from_ms)
+    return History(revisions.load_history(engine))
 
 
 def _record_meters(settings: Settings, history: History) -> None:

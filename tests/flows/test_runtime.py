@@ -12,7 +12,7 @@ from core.clock import SystemClock
 from core.errors import ConfigError
 from flows import runtime
 from sinks import ledger
-from sinks.ledger import revisions
+from sinks.ledger import database, progress, revisions
 
 PARTITIONS = {f"part-{number}.sqlite3" for number in range(4)}
 
@@ -82,3 +82,33 @@ def test_a_revision_that_changes_what_books_were_made_by_is_refused_and_not_reco
     engine.dispose()
     assert [revision.digest for revision in recorded] == [first.latest.digest]
     assert len(runtime.prepare_history(settings, _metering("sum"), SystemClock()).revisions) == 1
+
+
+def _with_grace(grace_s: int) -> Configuration:
+    return Configuration.model_validate({"rules": {"grace_s": grace_s}})
+
+
+def test_only_the_flow_journals_a_changed_configuration(redis_url: str, tmp_path: Path) -> None:
+    """A flow that runs while `migrate` is called would not know it, and go on past the hour it counts from."""
+    settings = Settings(state_dir=tmp_path, redis=RedisSettings(url=redis_url))
+    ledger.migrate(settings.ledger_url)
+    clock = SystemClock()
+    first = runtime.prepare_history(settings, _with_grace(60), clock, first_only=True)
+    again = runtime.prepare_history(settings, _with_grace(30), clock, first_only=True)
+    assert [one.digest for one in again.revisions] == [one.digest for one in first.revisions]
+    assert len(runtime.prepare_history(settings, _with_grace(30), clock).revisions) == 2
+
+
+def test_a_revision_counts_from_behind_everything_staged_whatever_the_server_s_clock_says(tmp_path: Path) -> None:
+    """An epoch may have staged hours that are not promoted yet when a server's clock was set back."""
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    ledger.migrate(url)
+    engine = ledger.connect(url)
+    hour_ms = 3_600_000
+    runtime.journal(engine, _with_grace(60), 10 * hour_ms, SystemClock())
+    with database.write(engine) as connection:
+        progress.put(connection, progress.PROMOTED, progress.Progress(1, 11 * hour_ms))
+        progress.put(connection, progress.HIGH_WATER, progress.Progress(2, 15 * hour_ms + 1))
+    history = runtime.journal(engine, _with_grace(30), 10 * hour_ms, SystemClock())
+    engine.dispose()
+    assert [revision.known_from_ms for revision in history.revisions] == [0, 16 * hour_ms]
