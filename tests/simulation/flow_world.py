@@ -1,17 +1,16 @@
 """The whole flow: streams, readers, dedupe, book, rate, documents, outbox, poster and ERP, all at fault at times."""
 
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from config.journal import next_revision
-from config.revision import Configuration, History
+from config.revision import Configuration
 from config.settings import FlowSettings, RedisSettings, Settings
 from core.clock import ManualClock
 from core.shard_keys import CUSTOMER_KEYS
+from flows import runtime
 from sinks import outbox
-from sinks.ledger import documents, progress, revisions
+from sinks.ledger import documents
 from sinks.outbox import OutboxPartition
 from tests.simulation import checks
 from tests.simulation.desk import Desk
@@ -21,16 +20,11 @@ from tests.simulation.fate import Died, Fate, require
 from tests.simulation.ledger import document_states, open_ledger
 from tests.simulation.reader_world import build_reader
 from tests.simulation.redis_server import Server
+from tests.simulation.variants import HOURS, draw
 from tests.simulation.warehouse import Warehouse
-from tests.simulation.workload import Producers, configuration
+from tests.simulation.workload import Producers
 
-START = datetime(2024, 1, 31, 20, 30, tzinfo=UTC)
-LAST = datetime(2024, 2, 1, 2, 30, tzinfo=UTC)
-"""Events are sent until then."""
-END = datetime(2024, 2, 1, 5, 30, tzinfo=UTC)
-"""By then every hour with usage is sealed, though the server's clock was an hour ahead, and January's end as well."""
 SKEWS_MS = (-3_600_000, 0, 0, 3_600_000)
-PAUSES_S = (0.01, 1.0, 15.0, 61.0, 700.0, 2400.0)
 STREAMS = ("usage:0", "usage:1", "usage:2", "usage:3")
 PROMOTED = {documents.PENDING, documents.IN_POSTING, documents.NOT_POSTED_ZERO}
 
@@ -41,13 +35,20 @@ class FlowWorld:
     def __init__(self, fate: Fate, directory: Path) -> None:
         chance = fate.random
         self._fate = fate
-        self.clock = ManualClock(START)
+        self.variant = draw(fate)
+        self._span = self.variant.span
+        self.clock = ManualClock(self._span.start)
         self.server = Server(self.clock)
         self.streams = STREAMS[: chance.choice((1, 2, 3))]
         readers = 2 if len(self.streams) > 1 and chance.random() < 0.2 else 1
         shards = [chance.choice((1, 1, 2)) for _ in range(3)]
         self.settings = Settings(
-            redis=RedisSettings(streams=self.streams, read_entries=chance.choice((2, 50)), idle_claim_ms=10),
+            redis=RedisSettings(
+                streams=self.streams,
+                read_entries=chance.choice((2, 50)),
+                idle_claim_ms=10,
+                fence=chance.choice(("xsetid", "xsetid", "tick")),
+            ),
             flow=FlowSettings(
                 id_shards=shards[0],
                 tenant_shards=shards[1],
@@ -57,10 +58,11 @@ class FlowWorld:
             ),
         )
         self.engine = open_ledger(directory, fate)
-        self._changes_config = chance.random() < 0.3
-        self._configure(configuration(with_newcomer=False))
-        self.warehouse = Warehouse()
-        self._producers = Producers(fate, self.server, self.clock, self.streams, own_streams=readers > 1)
+        self._configure(self.variant.configuration(second=False))
+        self.warehouse = Warehouse(unique_identities=self._span is HOURS)
+        self._producers = Producers(
+            fate, self.server, self.clock, self.streams, own_streams=readers > 1, sends_voids=self.variant.sends_voids
+        )
         self.desk = Desk(self.engine, fate, self.clock)
         self._state_dir = directory / "state"
         self._state_dir.mkdir()
@@ -78,7 +80,7 @@ class FlowWorld:
         for _ in range(chance.randrange(6, 14)):
             for _ in range(chance.randrange(0, 6)):
                 self._producers.act()
-            self._pass_time(chance.choice(PAUSES_S))
+            self._pass_time(chance.choice(self._span.pauses_s))
             self._disturb()
             self._flow_acts()
             if chance.random() < 0.1 and self._life is not None:
@@ -100,17 +102,11 @@ class FlowWorld:
 
     def _configure(self, wanted: Configuration) -> None:
         """Journal a configuration as a start of the flow does."""
-        known = revisions.load_history(self.engine)
-        watermark_ms = progress.watermark_ms(self.engine)
-        revision = next_revision(known, wanted, self.server.now_ms, watermark_ms)
-        if revision is not None:
-            self._fate.note(f"a revision is known from {revision.known_from_ms}")
-            revisions.record_revision(self.engine, revision, self.clock.now())
-            known = [*known, revision]
-        self.history = History(known)
+        self.history = runtime.journal(self.engine, wanted, self.server.now_ms, self.clock)
+        self._fate.note(f"the newest revision is known from {self.history.latest.known_from_ms}")
 
     def _pass_time(self, seconds: float) -> None:
-        self.clock.sleep(min(seconds, max(0.0, (LAST - self.clock.now()).total_seconds() / 3)))
+        self.clock.sleep(min(seconds, max(0.0, (self._span.last - self.clock.now()).total_seconds() / 3)))
 
     def _disturb(self) -> None:
         chance = self._fate.random
@@ -137,8 +133,9 @@ class FlowWorld:
 
     def _epoch(self) -> None:
         if self._life is None:
-            if self._changes_config and self._fate.random.random() < 0.5:
-                self._configure(configuration(with_newcomer=True))
+            in_time = self.clock.now() <= self._span.last  # else nothing of it would be booked before the end
+            if self.variant.has_second and in_time and self._fate.random.random() < 0.5:
+                self._configure(self.variant.configuration(second=True))
             self._life = Life(self._plan(), dict(self._committed))
             self._life.start()
         made = self._life
@@ -171,13 +168,16 @@ class FlowWorld:
             self.warehouse.insert(*ghost)
         self._ghosts.clear()
         self.server.skew_ms = 0
-        self.clock.sleep(max(0.0, (END - self.clock.now()).total_seconds()))
+        self.clock.sleep(max(0.0, (self._span.end - self.clock.now()).total_seconds()))
         for _ in range(60):
             self._epoch()
             self.clock.sleep(6)
-            if self._sent_ms() >= int(END.timestamp() * 1000):
+            if self._sent_ms() >= int(self._span.end.timestamp() * 1000):
                 break
-        require(self._sent_ms() >= int(END.timestamp() * 1000), "the flow does not come to the end of the streams")
+        require(
+            self._sent_ms() >= int(self._span.end.timestamp() * 1000),
+            "the flow does not come to the end of the streams",
+        )
         self._epoch()
         self._check_outbox()
         outbox.promote_all(self.engine)
@@ -215,6 +215,7 @@ class FlowWorld:
                 [(index, name) for index, name in enumerate(self.streams) if index % count == number],
                 committed.get(f"reader-{number:02d}"),
                 self.server, self._fate, self.clock, self.settings, high_water_ms=high_water_ms,
+                grace_s=self.history.latest.rules.grace_s,
             )
             for number in range(count)
         }  # fmt: skip

@@ -32,6 +32,7 @@ def build_reader(
     settings: Settings,
     *,
     high_water_ms: int = 0,
+    grace_s: int = 60,
 ) -> ReaderPartition:
     """Return a real reader on the simulated server."""
     state = restore(streams, snapshot)
@@ -48,7 +49,7 @@ def build_reader(
         reader,
         settings=settings,
         stop=threading.Event(),
-        grace_s=60,
+        grace_s=grace_s,
         end_watermark_ms=None,
         clock=clock,
     )
@@ -65,7 +66,12 @@ class ReaderWorld:
         self._names = STREAMS[: chance.randrange(1, 4)]
         base = Settings()
         flow = base.flow.model_copy(update={"item_events_max": chance.choice((1, 3, 50))})
-        redis = RedisSettings(streams=self._names, read_entries=chance.choice((1, 2, 20)), idle_claim_ms=10)
+        redis = RedisSettings(
+            streams=self._names,
+            read_entries=chance.choice((1, 2, 20)),
+            idle_claim_ms=10,
+            fence=chance.choice(("xsetid", "xsetid", "tick")),
+        )
         self._settings = base.model_copy(update={"redis": redis, "flow": flow})
         self._snapshot: dict[str, Any] | None = None
         self._partition: ReaderPartition | None = None

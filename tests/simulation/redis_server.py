@@ -74,6 +74,8 @@ class Server:
         for index, name in enumerate(names):
             stream = self.streams.get(name, Stream())
             for (ms, seq), fields in [*stream.trimmed, *stream.entries]:
+                if fields[0] == b"tick":
+                    continue
                 found.append(Entry(index, ms, seq, dict(zip(fields[::2], fields[1::2], strict=True))))
         return found
 
@@ -87,10 +89,10 @@ class Server:
                 self.streams.setdefault(command[2].decode(), Stream())
             return b"OK"
         if name == "EVAL":
-            key = command[3].decode()
+            key, by_tick = command[3].decode(), b"'XADD'" in command[1]
             if command[2] == b"2":
-                return self._claim(key, _id(command[5]), int(command[6]))
-            return self._restore_fence(key, int(command[4]))
+                return self._claim(key, _id(command[5]), int(command[6]), by_tick=by_tick)
+            return self._restore_fence(key, int(command[4]), by_tick=by_tick)
         stream = self.streams.get(command[2 if name == "XINFO" else 1].decode())
         if name == "XINFO":
             return ReplyError("ERR no such key") if stream is None else _info(stream)
@@ -98,7 +100,7 @@ class Server:
             return _range(stream or Stream(), command[2], command[3], int(command[5]))
         raise NotImplementedError(name)
 
-    def _claim(self, key: str, read: Id, at_least_ms: int) -> Any:
+    def _claim(self, key: str, read: Id, at_least_ms: int, *, by_tick: bool) -> Any:
         stream = self.streams.get(key)
         if stream is None:
             return ReplyError("ERR no such key")
@@ -108,15 +110,24 @@ class Server:
         claim_ms = max(self.now_ms, at_least_ms)
         if stream.last[0] >= claim_ms:
             return [b"ahead", b"%d-%d" % stream.last, self.now_ms]
-        stream.last = (claim_ms, 0)
+        if by_tick and claim_ms == self.now_ms:
+            return [b"claimed", b"%d-%d" % self.add(key, [b"tick", b"1"]), self.now_ms]
+        self._set_last(stream, (claim_ms, 0), by_tick=by_tick)
         return [b"claimed", b"%d-0" % claim_ms, self.now_ms]
 
-    def _restore_fence(self, key: str, fence_ms: int) -> int:
+    def _restore_fence(self, key: str, fence_ms: int, *, by_tick: bool) -> int:
         stream = self.streams[key]
         if stream.last[0] >= fence_ms:
             return 0
-        stream.last = (fence_ms, 0)
+        self._set_last(stream, (fence_ms, 0), by_tick=by_tick)
         return 1
+
+    @staticmethod
+    def _set_last(stream: Stream, last: Id, *, by_tick: bool) -> None:
+        stream.last = last
+        if by_tick:
+            stream.entries.append((last, [b"tick", b"1"]))
+            stream.added += 1
 
 
 def _id(text: bytes) -> Id:

@@ -53,9 +53,13 @@ _CLOSED: Final = {"usage_facts": ("tenant", "booked_minute"), "rated_usage": ("c
 
 
 class Warehouse:
-    """All tables, and the documents by key."""
+    """All tables, and the documents by key.
 
-    def __init__(self) -> None:
+    `unique_identities`: no event counts twice; to be left out where the dedupe horizon ends within the run.
+    """
+
+    def __init__(self, *, unique_identities: bool = True) -> None:
+        self._unique_identities = unique_identities
         self.tables: dict[str, dict[Key, Row]] = {name: {} for name in KEYS}
         self.documents: dict[str, str] = {}
         self._finals: dict[str, dict[Key, Row]] = {name: {} for name in _FINAL}
@@ -80,7 +84,7 @@ class Warehouse:
             group = tuple(row[name] for name in _CLOSED.get(table, ()))
             require(known is not None or group not in self._closed.get(table, ()), f"{table} {key} came after its seal")
             self._finals[table][key] = row
-        if table == "usage_events" and row["type"] != VOID_TYPE:
+        if table == "usage_events" and row["type"] != VOID_TYPE and self._unique_identities:
             first = self._identities.setdefault((row["source"], row["id"]), key)
             require(first == key, f"event {row['source']}/{row['id']} counts twice: at {first} and {key}")
         revision = _REVISIONS.get(table)
