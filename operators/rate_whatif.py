@@ -16,6 +16,7 @@ from config.periods import billing_period
 from core.frames import FACT_SCHEMA, QUANTITY, RATED_SCHEMA, Schema
 from core.quantities import exactly
 from operators.rate_hour import MARGIN_DAYS, HourRater
+from operators.rate_periods import commitment_period
 from operators.rate_resolve import SLICE_SCHEMA, USAGE
 from operators.rate_rows import UNRATED
 from operators.rate_terms import ALWAYS, FOREVER, ContractTimeline, TermsIndex, first_minute, moment
@@ -60,7 +61,7 @@ class Rerated:
 def history_minute(index: TermsIndex, window: Window) -> int:
     """Return the earliest usage minute that can decide an amount of the window.
 
-    It is the start of the earliest billing period that usage booked in the window can still touch.
+    It is the start of the earliest billing or commitment period that usage booked in the window can still touch.
     """
     reach = timedelta(days=index.revision.rules.too_old_days + MARGIN_DAYS)
     touched_from = moment(window.begins * 60) - reach
@@ -68,6 +69,8 @@ def history_minute(index: TermsIndex, window: Window) -> int:
     for timeline in index.timelines.values():
         contract = timeline.contract
         starts.append(billing_period(contract.billing_period, contract.from_, touched_from)[0])
+        for one in contract.commitments:
+            starts.append(commitment_period(timeline, one, timeline.within(touched_from))[0])
     return first_minute(min(starts))
 
 
@@ -145,8 +148,16 @@ class Collapse:
         while minute < self._ends:
             yield minute
             ends = [self._ends, *(timeline.at(minute)[1] for timeline in timelines)]
-            ends += [border for border in borders if border > minute]
-            minute = min(ends)
+            ends += borders
+            ends += (end for timeline in timelines for end in _commitment_ends(timeline, minute))
+            minute = min(end for end in ends if end > minute)
+
+
+def _commitment_ends(timeline: ContractTimeline, minute: int) -> Iterator[int]:
+    """Yield where the commitment periods around that minute end: with the usage hour that holds the end."""
+    for one in timeline.contract.commitments:
+        end = first_minute(commitment_period(timeline, one, timeline.within(moment(minute)))[1])
+        yield -(-end // 60) * 60
 
 
 def _by_subject(index: TermsIndex) -> tuple[dict[str, list[int]], dict[str, list[ContractTimeline]]]:

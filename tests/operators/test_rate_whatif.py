@@ -26,16 +26,30 @@ CHARGES: list[dict[str, Any]] = [
     {"id": "peak", "meter": "peak", "model": "per_unit", "unit_amount": "2"},
     {"id": "level", "meter": "level", "model": "package", "package_size": "10", "package_amount": "3"},
     {"id": "fee", "model": "flat", "amount": "31"},
+    {
+        "id": "matrix",
+        "meter": "tokens",
+        "model": "matrix",
+        "rows": [
+            {"when": {"model": "a"}, "unit_amount": "0.5", "minimum": "2"},
+            {"model": "graduated", "tiers": TIERS},
+        ],
+    },
+]
+COMMITMENTS = [
+    {"id": "prepaid", "type": "prepaid", "amount": "20", "period": "P2M", "expires": "2024-04-17T03:00:00Z"},
+    {"id": "postpaid", "type": "postpaid", "amount": "60", "period": "P1M", "applies_to": ["graduated", "matrix"]},
 ]
 RULES = {"books_open_at": "2024-01-01T00:00:00Z"}
 HALF_HOURS = {"unit": "month", "count": 1, "anchor": "2020-01-01", "timezone": "Asia/Kolkata"}
 CUSTOMERS = [
-    customer("acme", contracts=[contract(plan_version="latest", to="2024-03-05T12:34:00Z")]),
+    customer("acme", contracts=[contract(plan_version="latest", to="2024-03-05T12:34:00Z", commitments=COMMITMENTS)]),
     customer(
         "globex",
         subjects=["globex", {"id": "moves", "from": "2024-02-03T10:17:00Z"}],
         contracts=[contract("g", plan_version=1, billing_period=HALF_HOURS)],
     ),
+    customer("hooli", contracts=[contract("h", commitments=COMMITMENTS[1:])]),
     customer("initech", subjects=["initech", {"id": "moves", "to": "2024-02-03T10:17:00Z"}]),
 ]
 VERSIONS = [version(*CHARGES), version(*CHARGES[:2], effective="2024-02-10T07:31:00Z")]
@@ -70,13 +84,13 @@ def uses(draw: st.DrawFn) -> list[Use]:
         sign = draw(st.sampled_from(["", "", "", "-"])) if meter in {"tokens", "calls"} else ""
         quantity = sign + str(draw(st.integers(0, 90)))
         dimensions = draw(st.sampled_from(['{"model":"a"}', '{"model":"b"}'])) if meter == "tokens" else "{}"
-        tenant = draw(st.sampled_from(["acme", "globex", "initech", "moves", "nobody"]))
+        tenant = draw(st.sampled_from(["acme", "globex", "initech", "hooli", "moves", "nobody"]))
         result.append(Use(usage, usage + late, quantity, -1 if sign else 1, meter, tenant, dimensions))
     return result
 
 
 @given(given_uses=uses(), begins=st.integers(1, 130 * 24), hours=st.integers(1, 60 * 24))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_same_plans_come_to_what_was_booked(given_uses: list[Use], begins: int, hours: int) -> None:
     frame = facts(given_uses)
     window = Window(HOUR0 + begins, HOUR0 + begins + hours)
@@ -86,7 +100,7 @@ def test_the_same_plans_come_to_what_was_booked(given_uses: list[Use], begins: i
 
 
 @given(given_uses=uses())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_other_plans_come_to_what_they_would_have_booked(given_uses: list[Use]) -> None:
     charges = [CHARGES[0] | {"maximum": "3"}, CHARGES[1] | {"discount_percent": "10"}, *CHARGES[2:]]
     other = revision([version(*charges)], CUSTOMERS, rules=RULES)

@@ -63,6 +63,14 @@ def test_a_difference_is_after_less_before_and_its_parts_add_up(one: Charge, fir
     assert abs(Fraction(step.total) - exact) < Fraction(1, 10**100)
 
 
+def test_a_matrix_is_explained_by_its_default_row() -> None:
+    rows = [{"when": {"model": "a"}, "unit_amount": "9"}, {"unit_amount": "2"}]
+    matrix = charge("matrix", rows=rows, discount_percent="10")
+    # 5 x 2 = 10, less 10 % = 9
+    assert explain(matrix, Decimal(5)).exact == 9
+    assert explain(matrix, Decimal(5)).total == amount(matrix, Decimal(5))
+
+
 def test_each_tier_has_a_line() -> None:
     # 100 x 0.10 = 10, 900 x 0.05 = 45, 200 x 0.01 = 2
     parts = explain(charge("graduated", tiers=TIERS), Decimal(1200)).parts
