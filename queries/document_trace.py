@@ -101,6 +101,8 @@ def trace_document(stores: Stores, key: str) -> DocumentTrace | None:
     trace = DocumentTrace(
         {name: value for name, value in document.items() if name != "lines"}, became["state"], became["posting"]
     )
+    if document["kind"] in documents.ACT_KINDS:
+        return trace  # it follows from other documents: `reverses` or `billing_period` says from which
     rated: dict[tuple[Any, ...], list[Row]] = {}
     for row in _rated(stores, document):
         rated.setdefault(_name(row), []).append(row)

@@ -168,7 +168,7 @@ def _documents(connection: Connection, entity: str, customer: str, contract: str
 
 def _acts_in(known: list[dict[str, Any]]) -> list[str]:
     """Return the keys of documents that acts made: with the flow's, they are all an invoice follows from."""
-    return [one["key"] for one in known if one["kind"] in ("invoice", "credit_note", "reversal")]
+    return [one["key"] for one in known if one["kind"] in documents.ACT_KINDS]
 
 
 def _act(connection: Connection, due: Due, currency: str, version: str, recorded: PeriodCloses) -> InvoiceAct:

@@ -2,11 +2,17 @@
 
 from datetime import UTC, datetime
 
+from sqlalchemy import select
+
+from core.clock import SystemClock
+from queries.document_trace import trace_document
 from queries.reconcile import Report, reconcile, span_of
 from queries.reconcile_erp import books, checks
 from sinks.erp.registry import Adapters
-from sinks.ledger import postings
-from tests.queries.conftest import Finished
+from sinks.ledger import posting_creation, postings, tables
+from sinks.ledger.database import read
+from sinks.ledger.reversal import reverse
+from tests.queries.conftest import Finished, post
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -49,3 +55,25 @@ def test_the_books_are_ours_until_somebody_edits_them(finished: Finished) -> Non
 def test_each_set_of_books_is_read_once(finished: Finished) -> None:
     found = books(finished.stores.history, Adapters(finished.stores.settings))
     assert [(adapter.name, names) for adapter, names in found] == [("journal", ["EU01", "US01"])]
+
+
+def test_a_reversal_breaks_no_identity_and_its_document_can_be_traced(finished: Finished) -> None:
+    stores = finished.stores
+    entities = {one.id: one for one in stores.history.latest.configuration.entities}
+    names = posting_creation.erp_names(stores.history, entities["US01"])
+    with read(stores.engine) as connection:
+        table = tables.postings.c
+        wanted = select(table.key).where(table.entity == "US01").order_by(table.booked_hour).limit(1)
+        key = str(connection.execute(wanted).scalar())
+    made = reverse(stores.engine, entities, names, key, actor="ann", reason="test", now=SystemClock().now())
+    post(finished.deployment)
+    assert postings.count_by_state(stores.engine)["REVERSED"] == 1
+    report = run(finished)
+    assert report.holds, [(check.name, check.breaks) for check in report.checks if not check.holds]
+    trace = trace_document(stores, made.documents[0])
+    assert trace is not None
+    assert (trace.document["kind"], trace.state, trace.charges) == ("reversal", "RECONCILED", [])
+    original = trace_document(stores, trace.document["reverses"])
+    assert original is not None
+    assert original.state == "REVERSED"
+    assert all(charge.amounts_tie for charge in original.charges)
