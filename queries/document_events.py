@@ -129,9 +129,11 @@ def _events(stores: Stores, charge: ChargeTrace) -> Iterator[Row]:
     if not charge.facts:
         return
     revision = stores.history.at(int(max(fact["booked_minute"] for fact in charge.facts).timestamp() * 1000))
-    sql = MeterSql.of(revision.meters[charge.name[4]])
+    meter = revision.meters[charge.name[4]]
+    sql = MeterSql.of(meter)
+    place = _hour_of if meter.aggregation == "weighted_sum" else _as_it_is
     wanted: set[_Key] = {
-        (fact["tenant"], _sorted(fact["dimensions"]), fact["usage_minute"], fact["booked_minute"])
+        (fact["tenant"], _sorted(fact["dimensions"]), *place(fact["usage_minute"], fact["booked_minute"]))
         for fact in charge.facts
     }
     text = (
@@ -144,6 +146,8 @@ def _events(stores: Stores, charge: ChargeTrace) -> Iterator[Row]:
         f" AND {sql.applies} ORDER BY ingest_time, stream, entry_id, entry_index"
     )
     minutes = sorted({key[3] for key in wanted})
+    if place is _hour_of:
+        minutes = sorted({*minutes, *(minute.replace(minute=past) for minute in minutes for past in range(60))})
     parameters = sql.parameters | {
         "first": minutes[0] - timedelta(seconds=revision.rules.future_s) - _ROUNDING,
         "last": minutes[-1] + timedelta(seconds=revision.rules.grace_s) + _ROUNDING,
@@ -154,9 +158,19 @@ def _events(stores: Stores, charge: ChargeTrace) -> Iterator[Row]:
         for values in block:
             row = dict(zip(_READ, values, strict=True))
             series = row.pop("series")
-            if (row["tenant"], _sorted(series), row["usage_minute"], row["booked_minute"]) in wanted:
+            if (row["tenant"], _sorted(series), *place(row["usage_minute"], row["booked_minute"])) in wanted:
                 dimensions = ", ".join(f"{name}={value}" for name, value in sorted(series.items()))
                 yield row | {"charge": charge.name[2], "meter": charge.name[4], "dimensions": dimensions}
+
+
+def _as_it_is(usage_minute: datetime, booked_minute: datetime) -> tuple[datetime, datetime]:
+    return usage_minute, booked_minute
+
+
+def _hour_of(usage_minute: datetime, booked_minute: datetime) -> tuple[datetime, datetime]:
+    """Return where a level change is counted: in its hour, which is booked in its last minute, or as a correction."""
+    hour = usage_minute.replace(minute=0)
+    return hour, booked_minute.replace(minute=59) if booked_minute.replace(minute=0) == hour else booked_minute
 
 
 def _sorted(dimensions: dict[str, str]) -> tuple[tuple[str, str], ...]:

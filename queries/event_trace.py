@@ -20,6 +20,7 @@ from queries.pricing_of import charges_of
 from queries.stores import Row, Stores, minute_of, of_hour, of_minute
 
 _US_PER_MINUTE: Final = 60_000_000
+_MINUTES_PER_HOUR: Final = 60
 _ROWS_MAX: Final = 1_000
 _EVENT_COLUMNS: Final = (
     "tenant, source, id, type, event_time, stream, entry_id, entry_index, ingest_time, booked_minute, data"
@@ -151,14 +152,21 @@ def _meters(stores: Stores, event: Row) -> list[MeterTrace]:
 
 def _follow(stores: Stores, tenant: str, trace: MeterTrace, usage_minute: int, booked_minute: int) -> None:
     """Add the facts, rated rows and documents."""
+    usage, booked = "usage_minute = {usage:DateTime}", trace.booked_minute
+    if trace.aggregation == "weighted_sum":
+        # A level is booked by the hour: in time with its hour, late in all hours that it corrects.
+        usage = "usage_minute >= toStartOfHour({usage:DateTime})"
+        if usage_minute // _MINUTES_PER_HOUR == booked_minute // _MINUTES_PER_HOUR:
+            booked = of_hour(usage_minute // _MINUTES_PER_HOUR) + timedelta(minutes=_MINUTES_PER_HOUR - 1)
     trace.facts = stores.rows(
-        "SELECT value, events, version, sealed FROM @usage_facts_current WHERE tenant = {tenant:String}"
-        " AND meter = {meter:String} AND booked_minute = {booked:DateTime} AND usage_minute = {usage:DateTime}"
-        " AND mapSort(dimensions) = mapSort(mapFromArrays({names:Array(String)}, {texts:Array(String)}))",
+        "SELECT usage_minute, value, events, version, sealed FROM @usage_facts_current WHERE tenant = {tenant:String}"  # noqa: S608
+        f" AND meter = {{meter:String}} AND booked_minute = {{booked:DateTime}} AND {usage}"
+        " AND mapSort(dimensions) = mapSort(mapFromArrays({names:Array(String)}, {texts:Array(String)}))"
+        f" ORDER BY usage_minute LIMIT {_ROWS_MAX}",
         {
             "tenant": tenant,
             "meter": trace.meter,
-            "booked": trace.booked_minute,
+            "booked": booked,
             "usage": trace.usage_minute,
             "names": list(trace.dimensions),
             "texts": list(trace.dimensions.values()),

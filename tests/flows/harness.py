@@ -20,6 +20,45 @@ from tests.flows.oracle import Entry, Result
 
 CONFIG = Path(__file__).parents[2] / "config" / "meterbridge.yaml"
 
+LEVELS = {
+    "id": "storage_gib_seconds",
+    "event_type": "storage.level",
+    "aggregation": "weighted_sum",
+    "value": "$.gib",
+    "group_by": {"volume": "$.volume"},
+    "level_expiry": "PT6H",
+}
+
+
+FEES = {
+    "id": "request_fees",
+    "event_type": "llm.completion",
+    "aggregation": "sum",
+    "value": "$.input_tokens",
+    "group_by": {"model": "$.model"},
+    "per_event": {"rate_percent": "1.3", "fixed_amount": "0.7", "minimum": "2", "maximum": "40"},
+}
+HELD = {
+    "id": "storage_held",
+    "meter": "storage_gib_seconds",
+    "model": "per_unit",
+    "unit_amount": "0.01",
+    "unit_divisor": "3600",
+}
+
+
+def with_more_meters(configuration: Configuration) -> Configuration:
+    """Add a meter of amounts per event, and a priced one of levels.
+
+    The levels expire, so that they end before the clock of the test.
+    """
+    plain = configuration.model_dump(mode="json", by_alias=True)
+    plain["meters"] += [LEVELS, FEES]
+    for plan in plain["plans"]:
+        for version in plan["versions"]:
+            version["charges"].append(HELD)
+    return Configuration.model_validate(plain)
+
 
 @dataclass
 class Deployment:

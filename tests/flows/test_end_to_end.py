@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 
-from config.meters import Meter
-from config.revision import Configuration
 from flows import runtime
 from flows.verify import Replay, verify
 from sinks import ledger
@@ -16,7 +14,7 @@ from sources.producer import Producer
 from sources.workload import Record, Workload
 from sources.workload_events import time_text, void
 from tests.flows.conftest import Deploy
-from tests.flows.harness import Deployment, differences, read_streams
+from tests.flows.harness import LEVELS, Deployment, differences, read_streams, with_more_meters
 from tests.flows.oracle import Oracle
 
 EVENTS = 6_000
@@ -24,24 +22,6 @@ START = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 
 
 SOUND_LEVEL = re.compile(rb'.*"type":"storage.level",.*"time":"2026-11.*"gib":"[0-9.]+".*}}')
-LEVELS = {
-    "id": "storage_gib_seconds",
-    "event_type": "storage.level",
-    "aggregation": "weighted_sum",
-    "value": "$.gib",
-    "group_by": {"volume": "$.volume"},
-    "level_expiry": "PT6H",
-}
-
-
-FEES = {
-    "id": "request_fees",
-    "event_type": "llm.completion",
-    "aggregation": "sum",
-    "value": "$.input_tokens",
-    "group_by": {"model": "$.model"},
-    "per_event": {"rate_percent": "1.3", "fixed_amount": "0.7", "minimum": "2", "maximum": "40"},
-}
 
 
 def _records(seed: int, events: int = EVENTS) -> list[Record]:
@@ -61,12 +41,6 @@ def _send(deployed: Deployment, seed: int, batch: int) -> int:
     return len(records)
 
 
-def _with_more_meters(configuration: Configuration) -> Configuration:
-    """Add a meter of amounts per event, and one of levels, which expire so that they end before the test's clock."""
-    more = [Meter.model_validate(meter) for meter in (LEVELS, FEES)]
-    return configuration.model_copy(update={"meters": (*configuration.meters, *more)})
-
-
 @pytest.mark.parametrize(
     ("workers", "batch", "epoch_s", "item_events"),
     [(1, 1, 0.3, 20_000), (2, 1, 0.1, 700), (1, 50, 0.05, 97)],
@@ -77,7 +51,7 @@ def test_stores_hold_what_the_oracle_says(
 ) -> None:
     deployed = deployment(workers=workers, epoch_s=epoch_s, item_events_max=item_events)
     sent = _send(deployed, seed=workers * 10 + batch, batch=batch)
-    configuration = _with_more_meters(deployed.configuration)
+    configuration = with_more_meters(deployed.configuration)
 
     ending = runtime.run(deployed.settings, configuration, drain=True)
 
@@ -119,7 +93,7 @@ def test_documents_are_promoted_and_equal_the_rated_rows(deployment: Deploy) -> 
 def test_verify_finds_a_replay_with_other_settings_equal_and_an_edit_different(deployment: Deploy) -> None:
     deployed = deployment()
     _send(deployed, seed=4, batch=1)
-    runtime.run(deployed.settings, _with_more_meters(deployed.configuration), drain=True)
+    runtime.run(deployed.settings, with_more_meters(deployed.configuration), drain=True)
 
     report = verify(deployed.settings, replay=Replay(workers=2, epoch_s=0.11, item_events=501, read_entries=97))
     assert report.equal, report
@@ -138,7 +112,7 @@ def test_verify_finds_a_replay_with_other_settings_equal_and_an_edit_different(d
 def test_a_run_in_pieces_equals_a_run_in_one(deployment: Deploy) -> None:
     """Given two halves of a history with a drained run after each; then facts are as the oracle's of the whole."""
     deployed = deployment(epoch_s=0.1)
-    configuration = _with_more_meters(deployed.configuration)
+    configuration = with_more_meters(deployed.configuration)
     records = _records(seed=5)
     half = len(records) // 2
     producer = Producer(deployed.settings.redis)

@@ -19,7 +19,7 @@ from sinks import ledger
 from sinks.erp.registry import Adapters
 from sources.producer import Producer
 from sources.workload import Workload
-from tests.flows.harness import Deployment, deploy
+from tests.flows.harness import Deployment, deploy, with_more_meters
 
 START = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 
@@ -43,6 +43,7 @@ def finished(
     database = f"queries_{uuid.uuid4().hex[:12]}"
     directory: Path = tmp_path_factory.mktemp("queries")
     deployed = deploy(redis_url, clickhouse_url, directory, database)
+    deployed.configuration = with_more_meters(deployed.configuration)
     workload = Workload(seed=5, events=8_000, start=START, end=START + timedelta(hours=7))
     Producer(deployed.settings.redis).send(workload, batch=1)
     runtime.run(deployed.settings, deployed.configuration, drain=True)

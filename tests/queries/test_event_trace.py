@@ -95,3 +95,25 @@ def test_usage_without_a_contract_is_rated_by_nothing(finished: Finished) -> Non
 @pytest.mark.parametrize("name", ["nobody-sent-this", "%", '"', "\\"])
 def test_an_unknown_id_is_unknown(finished: Finished, name: str) -> None:
     assert trace_event(finished.stores, "/llm-gateway/us", name).outcome == "unknown"
+
+
+def test_a_level_leads_to_its_hour_and_a_late_one_to_all_hours_it_corrects(finished: Finished) -> None:
+    in_time = _one(finished, "type = 'storage.level' AND booked_minute <= event_time")
+    held = next(meter for meter in in_time.meters if meter.meter == "storage_gib_seconds")
+    assert [fact["events"] >= 1 and fact["usage_minute"].minute == 0 for fact in held.facts] == [True]
+    assert {row["charge"] for row in held.rated} == {"storage_held"}
+
+    late = _one(
+        finished, "type = 'storage.level' AND tenant = 'globex' AND event_time < toStartOfHour(booked_minute) - 7200"
+    )
+    held = next(meter for meter in late.meters if meter.meter == "storage_gib_seconds")
+    assert held.facts[0]["events"] >= 1
+    assert held.facts[0]["usage_minute"].hour == held.usage_minute.hour
+    assert len(held.facts) > 1
+
+
+def test_amounts_per_event_are_what_an_event_brings(finished: Finished) -> None:
+    trace = _one(finished, "type = 'llm.completion'")
+    fees = next(meter for meter in trace.meters if meter.meter == "request_fees")
+    assert 2 <= fees.value <= 40
+    assert fees.facts[0]["value"] >= fees.value
