@@ -79,19 +79,42 @@ def create(
             buckets.setdefault(key, (known, []))[1].append(hour)
     made = 0
     for (currency, period, _, _), (known, members) in list(buckets.items())[:_GROUPS_PER_PASS_MAX]:
-        with write(engine) as connection:
-            check(connection, lease)
-            policy = known.model_copy(update={"approval": entity.approval, "close": entity.close})
-            found = _load(connection, policy, currency, period, members)
-            drafts = grouping.draft(known, names, currency, period, found, lines_max)
-            clash = _store(connection, drafts, entity.erp.adapter, now)
-            if not clash and _left(connection, entity.id, currency, period, members):
-                message = f"documents of {entity.id} changed while their postings were made; nothing was stored"
-                raise InvariantViolation(message)
-        if clash:
-            _alarm(engine, clash, now)
-        made += len(drafts)
+        try:
+            made += _create(engine, lease, known, entity, names, currency, period, members, now, lines_max)
+        except _Clash as clash:
+            _alarm(engine, str(clash), now)
     return made
+
+
+class _Clash(Exception):
+    """A posting of that key exists already; nothing of the bucket is stored."""
+
+
+def _create(
+    engine: Engine,
+    lease: Lease,
+    known: Entity,
+    entity: Entity,
+    names: ErpNames,
+    currency: str,
+    period: str,
+    members: list[int],
+    now: datetime,
+    lines_max: int,
+) -> int:
+    """Make one bucket's postings in one transaction; what waits for approval is decided by the newest entity."""
+    with write(engine) as connection:
+        check(connection, lease)
+        policy = known.model_copy(update={"approval": entity.approval, "close": entity.close})
+        found = _load(connection, policy, currency, period, members)
+        drafts = grouping.draft(known, names, currency, period, found, lines_max)
+        clash = _store(connection, drafts, entity.erp.adapter, now)
+        if clash:
+            raise _Clash(clash)  # rolls back the totals of corrections too
+        if _left(connection, entity.id, currency, period, members):
+            message = f"documents of {entity.id} changed while their postings were made; nothing was stored"
+            raise InvariantViolation(message)
+    return len(drafts)
 
 
 def _chosen(entity: str, currency: str, period: str, hours: list[int]) -> ColumnElement[bool]:

@@ -11,11 +11,11 @@ from sqlalchemy import select
 
 from config.entities import Entity
 from config.period_closes import PeriodClose
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, InvariantViolation
 from sinks.erp.journal import JournalAdapter
 from sinks.erp.port import Window
 from sinks.ledger import acts, audit, closes, documents, held, postings, tables
-from sinks.ledger.database import read
+from sinks.ledger.database import read, write
 from sinks.ledger.grouping import ErpNames
 from sinks.ledger.reversal import Reversal, reverse
 from sinks.ledger.times import MS_PER_HOUR
@@ -134,6 +134,21 @@ def test_small_corrections_of_a_closed_period_wait_once_their_sum_is_over_the_li
     assert held_keys == wanted
     (third,) = [row for row in postings_of(world) if row.posting.document_keys == (key(2),)]
     assert "corrections of 2025-10 come to 30.00" in third.detail
+
+
+def test_a_bucket_that_cannot_be_stored_adds_nothing_to_the_corrections(world: World) -> None:
+    world.configure(entity() | {"close": {"correction_above": "25"}})
+    world.book(correction(1, "10.00", HOUR))
+    world.once()
+    with write(world.engine) as connection:  # past the outbox, as a defect would
+        row = connection.execute(select(tables.documents).where(tables.documents.c.key == key(1))).one()
+        values = dict(row._mapping) | {"key": key(2), "state": "PENDING", "posting_key": None}
+        connection.execute(tables.documents.insert().values(values))
+    for _ in range(2):
+        with pytest.raises(InvariantViolation, match="sealed hour never changes"):
+            world.once()
+    with read(world.engine) as connection:
+        assert connection.execute(select(tables.correction_totals.c.total)).scalars().all() == [Decimal("10.00")]
 
 
 def make_reversal(world: World, one: str, **more: Any) -> Reversal:
