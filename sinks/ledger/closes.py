@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, insert, select
 
 from config.period_closes import PeriodClose, PeriodCloses
 from core.errors import InvalidRequest, StopRequested
-from sinks.ledger import audit, database, tables
+from sinks.ledger import audit, database, held, tables
 from sinks.ledger.times import MS_PER_HOUR, to_datetime, to_ms
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ def record(
     reason: str,
     now: datetime,
 ) -> None:
-    """Record a close or reopen, before anything uses it.
+    """Record a close or reopen, before anything uses it; a reopen lets the poster ask the ERP about held postings.
 
     :raises InvalidRequest: it says what is recorded already, or one of the same hour was recorded before.
     """
@@ -70,6 +70,8 @@ def record(
                 recorded_at_ms=to_ms(now),
             )
         )
+        if fact.action == "reopen":
+            held.look_again(connection, fact.entity, ("closed_period",), fact.accounting_period)
         subject = f"{fact.entity}/{fact.accounting_period}"
         detail = f"known from {to_datetime(fact.known_from_ms).isoformat()}"
         action: Literal["close-period", "reopen-period"] = "close-period" if fact.action == "close" else "reopen-period"

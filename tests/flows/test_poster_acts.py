@@ -1,7 +1,7 @@
 """What people decide: approvals, reversals, closes; and what the poster makes of it."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from sqlalchemy import select
 from config.entities import Entity
 from config.period_closes import PeriodClose
 from core.errors import InvalidRequest, InvariantViolation
+from flows.poster_held import ERP_REASONS
 from sinks.erp.journal import JournalAdapter
-from sinks.erp.port import Window
-from sinks.ledger import acts, audit, closes, documents, held, postings, tables
+from sinks.erp.port import MasterData, Record, Window
+from sinks.ledger import acts, audit, closes, documents, held, master_data, postings, tables
 from sinks.ledger.database import read, write
 from sinks.ledger.grouping import ErpNames
 from sinks.ledger.reversal import Reversal, reverse
@@ -332,3 +333,35 @@ def test_the_journal_books_a_reversal_that_bean_check_accepts(world: World, tmp_
     world.once(erp=journal)
     assert set(journal.balances().values()) == {Decimal(0)}
     assert len(list(journal.read_back(Window(date.min, date.max)))) == 2
+
+
+@pytest.mark.parametrize("by", ["pull", "reopen"])
+def test_what_the_erp_refused_is_sent_again_after_a_pull_or_a_reopen(any_world: World, by: str) -> None:
+    world = any_world
+    world.configure(BY_CUSTOMER)
+    world.book(*many(2))
+    poster = world.poster()
+    world.erp.script = ["not_sent"]
+    poster.pass_once()
+    bad = postings_of(world)[0].key
+    reason = "unknown_customer" if by == "pull" else "closed_period"
+    world.erp.bad_keys = {bad: reason}
+    poster.run_once()
+    assert world.states() == {"POSTED": 1, "HELD": 1}
+    world.erp.bad_keys = {}
+    world.clock.sleep(86_400)
+    poster.run_once()
+    assert world.states() == {"POSTED": 1, "HELD": 1}  # nobody said that anything changed
+    if by == "pull":
+        data = MasterData((Record("party", "CUST-1", "Acme"),), frozenset({"party"}))
+        pulled = master_data.keep(world.engine, "US01", data, ERP_REASONS, world.clock.now())
+        assert (pulled.counts, pulled.looked_at_again, pulled.added) == ({"party": 1}, 1, ())
+        other = MasterData((Record("party", "CUST-1", "Acme Inc."), Record("party", "CUST-2")), frozenset({"party"}))
+        again = master_data.keep(world.engine, "US01", other, ERP_REASONS, world.clock.now())
+        assert (again.added, again.changed, again.gone) == (("party CUST-2",), ("party CUST-1",), ())
+    else:
+        close(world, "close", START)
+        close(world, "reopen", START + timedelta(hours=1))
+    poster.run_once()
+    assert world.states() == {"POSTED": 2}
+    assert bad in world.erp.entries
