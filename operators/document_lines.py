@@ -21,7 +21,6 @@ from operators.posting_rules import (
     Roles,
     entries,
 )
-from operators.rate_chains import DRAWDOWN
 from operators.rate_periods import COMMITMENT
 from operators.rate_terms import TermsIndex, moment
 from operators.rating.schema import Flat
@@ -153,7 +152,6 @@ class _Book:
     unit: str
     dimensions: dict[str, str]
     tax_category: str
-    is_ratable: bool
     roles: Roles
 
 
@@ -188,7 +186,7 @@ def _book(row: Row, index: TermsIndex) -> _Book:
         if row.charge.startswith(COMMITMENT) and one is not None:
             known = SHORTFALL_REVENUE in timeline.entity.accounts
             roles = Roles(unbilled, asset, SHORTFALL_REVENUE if known else USAGE_REVENUE)
-            return _Book("", {}, "", one.recognition == "ratable", roles)
+            return _Book("", {}, "", roles)
         charge = index.pricings.of(timeline.contract, row.plan_version).price(row.charge, row.price_row)
         if charge is not None:
             accounting = charge.accounting
@@ -197,7 +195,7 @@ def _book(row: Row, index: TermsIndex) -> _Book:
                 role = SUBSCRIPTION_REVENUE
             dimensions = {name: values[0] for name, values in charge.filter.items() if len(values) == 1}
             roles = Roles(unbilled, asset, role)
-            return _Book(charge.unit, dimensions, accounting.tax_category, charge.is_ratable, roles)
+            return _Book(charge.unit, dimensions, accounting.tax_category, roles)
     message = (
         f"rated row of customer {row.customer}, contract {row.contract}, charge {row.charge}: "
         f"not in the revision known at booked hour {row.booked_hour}"
@@ -210,10 +208,8 @@ def _lines(run: list[Row], book: _Book) -> Iterator[DocumentLine]:
     billed = _Position.of(first.amount_before, last.amount_after, first.currency)
     earned = _Position.of(first.revenue_before, last.revenue_after, first.currency)
     covered = cents(sum((row.covered for row in run), Decimal(0)), first.currency)
-    amount = billed.change - covered
-    revenue, deferred = amount, Decimal(0)
-    if book.is_ratable and first.line_kind != DRAWDOWN:
-        revenue, deferred = earned.change - covered, billed.rounded_before - earned.rounded_before
+    amount, revenue = billed.change - covered, earned.change - covered
+    deferred = billed.rounded_before - earned.rounded_before
     quantity = sum((row.quantity for row in run), Decimal(0))
     events = sum(row.events for row in run)
     if not (amount or revenue or quantity or events or billed.moves or earned.moves):

@@ -119,7 +119,7 @@ class Chain:
     series: dict[str, tuple[Decimal, int, int]] | None = None
     """Per series (value, value_time_us, booked_minute), for meters whose values do not add up."""
     revenue: Decimal = ZERO
-    """Ratable charges: revenue to date, and until when the elapsed time was counted. Else unused."""
+    """Revenue to date; for ratable charges, until when the elapsed time was counted."""
     recognised_us: int = 0
     drawn: Decimal = ZERO
     """How much of the amount prepaid commitments cover, to date."""

@@ -23,7 +23,7 @@ from operators.rate_commitments import CommitmentRow, Commitments
 from operators.rate_pending import PENDING_SCHEMA, PendingUsage, no_pending
 from operators.rate_periods import BILLING, DAYS, Closing, PeriodEnds
 from operators.rate_prices import Price
-from operators.rate_recognition import Recognition, recognise, recognise_until, recognition_of
+from operators.rate_recognition import Recognition, recognise, recognise_changed, recognise_until, recognition_of
 from operators.rate_resolve import Resolved, resolve
 from operators.rate_rows import SEALED, Rows, exceptions, unrated_groups, unrated_rows
 from operators.rate_store import ChainStore, pack, unpack
@@ -148,9 +148,11 @@ class HourRater:
                 continue
             job = self._job(terms, Price(charge, key.price_row), jobs)
             last_us = min(booked.hour * 60 + 60, first_minute(terms.period_end)) * 60_000_000
-            step = rate_price_change(job.chain, charge, booked.place(terms.entity, last_us))
-            if step is not None:
-                job.steps += recognise(job.chain, [step], _recognition(job, index, booked))
+            place = booked.place(terms.entity, last_us)
+            step = rate_price_change(job.chain, charge, place)
+            recognition = _recognition(job, index, booked)
+            job.steps += recognise(job.chain, [step] if step is not None else [], recognition)
+            job.steps += recognise_changed(job.chain, recognition, place)
 
     # --- time --------------------------------------------------------------------------------------------
 

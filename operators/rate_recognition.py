@@ -66,10 +66,14 @@ def recognise(chain: Chain, steps: Sequence[Step], recognition: Recognition | No
     A step that is booked in a fiscal month that ended before takes revenue up to that end only; what the time
     since adds to it is recognised behind it, in its own month.
     """
-    if recognition is None:
-        return [step._replace(revenue_before=step.before, revenue_after=step.after) for step in steps]
     if not steps:
         return []
+    if recognition is None:
+        result = [step._replace(revenue_before=step.before, revenue_after=step.after) for step in steps]
+        # Differs only if the charge was ratable before a revision; then all of it is revenue now.
+        result[0] = result[0]._replace(revenue_before=chain.revenue)
+        chain.revenue = steps[-1].after
+        return result
     used_us = max((step.usage_hour + 1) * US_PER_HOUR for step in steps)
     through_us = max(chain.recognised_us, min(used_us, recognition.ends_us))
     result = []
@@ -87,6 +91,15 @@ def recognise(chain: Chain, steps: Sequence[Step], recognition: Recognition | No
         result[-1] = last._replace(revenue_after=chain.revenue)
         return result
     return [*result, *recognise_until(chain, recognition, through_us, last.version)]
+
+
+def recognise_changed(chain: Chain, recognition: Recognition | None, place: tuple[int, str, str]) -> list[Step]:
+    """Return the step that makes all of a charge revenue that a revision no longer calls ratable."""
+    before, total = chain.revenue, chain.total
+    if recognition is not None or before == total:
+        return []
+    chain.revenue = total
+    return [Step(*place, RECOGNITION, ZERO, 0, total, total, 1, before, total)]
 
 
 def recognise_until(chain: Chain, recognition: Recognition, time_us: int, version: int = 1) -> list[Step]:

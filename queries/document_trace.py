@@ -152,7 +152,7 @@ def _rated(stores: Stores, document: Row) -> list[Row]:
 
 def _facts(stores: Stores, document: Row, name: tuple[Any, ...], rated: list[Row]) -> tuple[list[Row], bool]:
     """Return the sealed facts that the rated rows were made of, and whether their values add up."""
-    charge, meter = name[2], name[4]
+    charge, price_row, meter = name[2:5]
     hours = sorted({row["usage_hour"] for row in rated if row["line_kind"] in USAGE_KINDS})
     if not meter or not hours:
         return [], False
@@ -179,7 +179,7 @@ def _facts(stores: Stores, document: Row, name: tuple[Any, ...], rated: list[Row
             known[identity] = any(
                 each.booked_hour == number
                 and each.terms.contract.id == document["contract"]
-                and each.charge.id == charge
+                and (each.charge.id, each.price_row) == (charge, price_row)
                 for each in priced
             )
         if known[identity]:

@@ -179,12 +179,13 @@ def _follow(stores: Stores, tenant: str, trace: MeterTrace, usage_minute: int, b
             "SELECT customer, contract, plan, plan_version, charge, price_row, usage_hour, booked_hour,"
             " accounting_period, line_kind, quantity, events, amount, currency, status, config_version"
             " FROM @rated_usage_current WHERE customer = {customer:String} AND booked_hour = {booked:DateTime}"
-            " AND contract = {contract:String} AND charge = {charge:String} AND usage_hour = {usage:DateTime}"
-            " AND meter = {meter:String}",
+            " AND contract = {contract:String} AND charge = {charge:String} AND price_row = {row:String}"
+            " AND usage_hour = {usage:DateTime} AND meter = {meter:String}",
             {
                 "customer": each.terms.customer,
                 "contract": each.terms.contract.id,
                 "charge": each.charge.id,
+                "row": each.price_row,
                 "booked": of_hour(each.booked_hour),
                 "usage": of_hour(usage_minute // 60),
                 "meter": trace.meter,

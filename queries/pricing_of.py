@@ -5,7 +5,7 @@ from typing import Final
 
 from config.revision import History, Revision
 from operators.rate_terms import Terms, index_of
-from operators.rating.charges import Charge
+from operators.rating.schema import Simple
 
 _MINUTES_PER_HOUR: Final = 60
 _MS_PER_HOUR: Final = 3_600_000
@@ -16,7 +16,8 @@ class Priced:
     """One charge that rates a series, the terms it does so under, and the booked hour of its rows."""
 
     terms: Terms
-    charge: Charge
+    charge: Simple
+    price_row: str
     booked_hour: int
     revision: Revision
 
@@ -43,7 +44,7 @@ def charges_of(
             continue
         hour = max(booked_hour, revision.known_from_ms // _MS_PER_HOUR)
         found = [
-            Priced(terms, terms.pricing.prices[place].charge, hour, revision)
+            Priced(terms, *terms.pricing.prices[place], hour, revision)
             for segment in index_of(revision).segments(subject, usage_minute // _MINUTES_PER_HOUR)
             if segment.begins <= usage_minute < segment.ends
             for terms in segment.terms

@@ -161,6 +161,36 @@ def test_a_contract_known_late_catches_up_by_month() -> None:
     ]
 
 
+def switched(first: str, then: str) -> Driver:
+    """Return two seats of 16 January under one recognition and, from the 17th on, under another one."""
+    seats = [SEATS | {"accounting": {"recognition": name}} for name in (first, then)]
+    day_16 = 15 * DAY
+    known_from = HOUR0 + 16 * 24
+    before = revision([version(seats[0])], rules=RULES, entity=ACCOUNTS)
+    changed = customer(
+        contracts=[contract(overrides=[{"charge": "seats", "set": {"accounting": seats[1]["accounting"]}}])]
+    )
+    after = revision([version(seats[0])], [changed], known_from * 3_600_000, rules=RULES, entity=ACCOUNTS)
+    return run(History([before, after]), Use(day_16, day_16, "2", meter="level"), end=JANUARY + 180)
+
+
+def test_revenue_that_a_revision_makes_ratable_is_deferred_from_then_on() -> None:
+    driver = switched("as_billable", "ratable")
+    # 62 at once; by the end of the 16th 62 x 16 / 31 = 32 are earned, so 30 go back, and come again by the day.
+    assert moved(driver)[:3] == [(360, "usage", 62, 62), (383, "recognition", 0, -30), (407, "recognition", 0, 2)]
+    found = documents(driver.rows(), driver.history)
+    assert balances(found[:2]) == {"unbilled_receivable": 62, "usage_revenue": -32, "contract_liability": -30}
+    assert balances(found) == {"unbilled_receivable": 62, "usage_revenue": -62}
+
+
+def test_revenue_that_a_revision_no_longer_spreads_is_booked_in_its_first_hour() -> None:
+    driver = switched("ratable", "as_billable")
+    # 62 x 384 / 744 = 32 up to the end of the 16th; the other 30 in hour 384.
+    assert moved(driver)[2:] == [(384, "recognition", 0, 30)]
+    found = documents(driver.rows(), driver.history)
+    assert balances(found) == {"unbilled_receivable": 62, "usage_revenue": -62}
+
+
 NOTHING = Decimal(0)
 AMOUNTS = st.integers(-500, 500).map(lambda number: Decimal(number).scaleb(-2))
 
