@@ -84,6 +84,8 @@ class TrytonOptions(Model):
     """50 to 100 are the fastest; one call is one transaction."""
     required_dimensions: tuple[str, ...] = ()
     """Dimensions every line must have; a posting without one is held."""
+    taxes: dict[str, str | None] = Field(default_factory=dict)
+    """Tax category of an invoice's line to the name of Tryton's tax; null is no tax. One that is missing is held."""
     settle_window_s: float = Field(default=60.0, ge=0)
     """For `tryton-vanilla`: how long a request whose answer was lost may still take effect."""
 

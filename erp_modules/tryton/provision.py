@@ -55,6 +55,7 @@ def accounts(company, specification):
         account = Model.get("account.account")(name=one["name"])
         account.code, account.company, account.type, account.parent = one["code"], company, like.type, like.parent
         account.party_required = one["like"] == "receivable"
+        account.unbilled_usage = bool(one.get("unbilled"))
         if one.get("end"):
             account.start_date, account.end_date = dt.date(2000, 1, 1), dt.date.fromisoformat(one["end"])
         account.save()

@@ -8,14 +8,13 @@ If the process or Tryton dies in a call: the call is one transaction, all of it 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
 from config.erp_options import TrytonOptions
-from core.errors import MeterbridgeError, Unreachable
+from core.errors import MeterbridgeError
 from sinks.erp.checks import opposite_problem, problem
 from sinks.erp.port import (
     Capabilities,
@@ -28,34 +27,22 @@ from sinks.erp.port import (
     Outcome,
     Posted,
     Posting,
-    PostingLine,
     Rejected,
     Unknown,
     Window,
 )
 from sinks.erp.tryton_client import TrytonClient, refusal
+from sinks.erp.tryton_documents import INVOICE, MOVE, document, entry, invoice_problem, model_of, outcome
 from sinks.erp.tryton_master import TrytonMaster
-from sinks.ledger.times import MS_PER_HOUR, to_datetime
 
 LINES_MAX: Final = 1000
 LINES_PER_CALL_MAX: Final = 5_000
 """About fifteen seconds of Tryton's time: a call must not outlive the poster's lease."""
+LINES_OF_AN_INVOICE: Final = 500
+"""Tryton prints an invoice when it posts it, up to two seconds each: ten a call."""
 KEYS_PER_CALL: Final = 500
 PAGE: Final = 200
 """Entries of one call of a read-back."""
-_MODEL: Final = "account.move"
-
-
-def booked_day(posting: Posting) -> date:
-    """Return the UTC day of the booked hour."""
-    return to_datetime(posting.booked_hour * MS_PER_HOUR).date()
-
-
-def line_text(line: PostingLine) -> str | None:
-    """Return customer and dimensions for the line's text."""
-    parts = [f"customer={line.customer}"] if line.customer else []
-    parts += [f"{name}={value}" for name, value in line.dimensions if value]
-    return "; ".join(parts) or None
 
 
 class TrytonAdapter:
@@ -81,10 +68,13 @@ class TrytonAdapter:
             atomic_batch=True,
             postings_max=options.batch_documents,
             lines_max=LINES_MAX,
+            invoices=True,
         )
 
     def _problem(self, posting: Posting) -> Rejected | None:
-        return problem(posting, LINES_MAX, self._options.required_dimensions)
+        if posting.invoice is None:
+            return problem(posting, LINES_MAX, self._options.required_dimensions)
+        return problem(posting, LINES_MAX) or invoice_problem(posting, self._options)
 
     def preflight(self, postings: Sequence[Posting]) -> list[Issue]:
         """Check size, balance and dimensions, and that Tryton has the accounts, parties and open periods."""
@@ -101,19 +91,19 @@ class TrytonAdapter:
     def submit(self, postings: Sequence[Posting], attempt_id: str) -> list[Outcome]:
         """Book a batch in one call (more, if it has very many lines); what no ERP would take is not sent."""
         outcomes: list[Outcome] = [self._problem(posting) or NotSent("not reached") for posting in postings]
-        todo = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, NotSent)]
+        todo = [index for index, one in enumerate(outcomes) if isinstance(one, NotSent)]
         for part in _parts(postings, todo):
-            answers = self._book([postings[index] for index in part])
+            answers = self._book([postings[index] for index in part], model_of(postings[part[0]]))
             for index, answer in zip(part, answers, strict=True):
                 outcomes[index] = answer
             if not any(isinstance(answer, Posted | Conflict | Rejected) for answer in answers):
                 break
         return outcomes
 
-    def _book(self, batch: list[Posting]) -> list[Outcome]:
-        documents = {"documents": [self._document(posting) for posting in batch]}
+    def _book(self, batch: list[Posting], model: str) -> list[Outcome]:
+        documents = {"documents": [document(posting, self._options) for posting in batch]}
         try:
-            answer = self._client.post(f"{_MODEL}/post_external", documents)
+            answer = self._client.post(f"{model}/post_external", documents)
         except MeterbridgeError as error:  # the company could not be found out: nothing was sent
             return [NotSent(str(error)) for _ in batch]
         failure = refusal(answer)
@@ -123,23 +113,9 @@ class TrytonAdapter:
             rows = answer.json()  # type: ignore[union-attr]  # refusal() leaves nothing but a whole answer
             if not isinstance(rows, list) or [row["external_id"] for row in rows] != [one.key for one in batch]:
                 return [Unknown("Tryton's answer does not fit what was sent") for _ in batch]
-            return [_outcome(row) for row in rows]
+            return [outcome(row, model) for row in rows]
         except (ValueError, KeyError, TypeError) as error:
             return [Unknown(f"Tryton's answer cannot be read: {error!r}") for _ in batch]
-
-    def _document(self, posting: Posting) -> dict[str, Any]:
-        return {
-            "external_id": posting.key,
-            "digest": posting.digest,
-            "day": booked_day(posting).isoformat(),
-            "posting_date": posting.posting_date.isoformat(),
-            "journal": self._options.journal,
-            "currency": posting.currency,
-            "description": posting.description,
-            "url": posting.trace_url or None,
-            "reverses": posting.reverses,
-            "lines": [_line(line) for line in posting.lines],
-        }
 
     def lookup(self, keys: Sequence[str]) -> dict[str, list[ErpEntry]]:
         """Find entries by key."""
@@ -147,20 +123,25 @@ class TrytonAdapter:
         wanted = list(found)
         for start in range(0, len(wanted), KEYS_PER_CALL):
             body = {"external_ids": wanted[start : start + KEYS_PER_CALL]}
-            for row in self._client.query(f"{_MODEL}/find_external", body):
-                found[row["external_id"]].append(_entry(row))
+            for model in (MOVE, INVOICE):
+                for row in self._client.query(f"{model}/find_external", body):
+                    found[row["external_id"]].append(entry(row))
         return found
 
     def poll(self, jobs: Sequence[str]) -> list[Outcome]:
         """Answer that there are no jobs: Tryton books at once."""
         return [Unknown(f"Tryton has no jobs, asked for {job}") for job in jobs]
 
-    def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
+    def reverse(self, original: ErpEntry, posting: Posting) -> Outcome:
         """Book the opposite entry, with the original as its origin; refuse one that is not the opposite."""
-        return opposite_problem(entry, posting, self.expected) or self.submit([posting], posting.key)[0]
+        return opposite_problem(original, posting, self.expected) or self.submit([posting], posting.key)[0]
 
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
-        """Read the entries of those booked days in the order Tryton made them."""
+        """Read the entries of those booked days, then the invoices, in the order Tryton made them."""
+        for model in (MOVE, INVOICE):
+            yield from self._pages(model, window)
+
+    def _pages(self, model: str, window: Window) -> Iterator[ErpEntry]:
         after = 0
         while True:
             body = {
@@ -169,8 +150,8 @@ class TrytonAdapter:
                 "after": after,
                 "limit": self._page,
             }
-            rows = self._client.query(f"{_MODEL}/read_external", body)
-            yield from (_entry(row) for row in rows)
+            rows = self._client.query(f"{model}/read_external", body)
+            yield from (entry(row) for row in rows)
             if len(rows) < self._page:
                 return
             after = rows[-1]["id"]
@@ -181,7 +162,7 @@ class TrytonAdapter:
 
     def balances(self) -> dict[tuple[str, str], Decimal]:
         """Return the balances of all posted moves, in the currency of their lines."""
-        rows = self._client.query(f"{_MODEL}/external_balances", {})
+        rows = self._client.query(f"{MOVE}/external_balances", {})
         return {(account, currency): Decimal(balance) for account, currency, balance in rows}
 
     def master_data(self) -> MasterData:
@@ -189,55 +170,17 @@ class TrytonAdapter:
         return self._master.everything()
 
 
-def _line(line: PostingLine) -> dict[str, Any]:
-    # A negative amount is the other side: Tryton takes amounts of at least 0.
-    is_debit = line.signed >= 0
-    amount = format(line.signed.copy_abs(), "f")
-    return {
-        "account": line.account,
-        "party": line.party,
-        "description": line_text(line),
-        "debit" if is_debit else "credit": amount,
-    }
-
-
 def _parts(postings: Sequence[Posting], todo: Sequence[int]) -> Iterator[list[int]]:
-    """Cut a batch so that no call has more than LINES_PER_CALL_MAX lines."""
+    """Cut a batch so that no call has more than LINES_PER_CALL_MAX lines, or journals and invoices."""
     part: list[int] = []
     lines = 0
     for index in todo:
-        size = len(postings[index].lines)
-        if part and lines + size > LINES_PER_CALL_MAX:
+        size = len(postings[index].lines) if postings[index].invoice is None else LINES_OF_AN_INVOICE
+        mixed = part and model_of(postings[part[0]]) != model_of(postings[index])
+        if part and (mixed or lines + size > LINES_PER_CALL_MAX):
             yield part
             part, lines = [], 0
         part.append(index)
         lines += size
     if part:
         yield part
-
-
-def _outcome(row: dict[str, Any]) -> Outcome:
-    """Return the outcome of one document's answer."""
-    reason = row.get("refused")
-    if reason == "conflict":
-        return Conflict(str(row["number"]), str(row["digest"]))
-    if reason:
-        return Rejected(str(reason), str(row["text"]), str(row))
-    if row["state"] != "posted" or not row["number"]:
-        return Unknown(f"Tryton says the entry is {row['state']!r} with number {row['number']!r}")
-    return Posted(str(row["number"]), f"{_MODEL},{row['id']}", replayed=bool(row["replayed"]))
-
-
-def _entry(row: dict[str, Any]) -> ErpEntry:
-    try:
-        return ErpEntry(
-            key=row["external_id"],
-            number=str(row["number"]),
-            digest=row["digest"] or "",
-            currency=row["currency"],
-            posting_date=date.fromisoformat(row["date"]),
-            lines=tuple((account, Decimal(amount)) for account, amount, _ in row["lines"]),
-        )
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        message = f"Tryton's entry cannot be read: {error!r}"
-        raise Unreachable(message) from error

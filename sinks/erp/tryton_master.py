@@ -122,7 +122,9 @@ class TrytonMaster:
     def issues(self, postings: Collection[Posting]) -> list[Issue]:
         """Return what the ERP lacks for these postings: accounts, parties, an open period."""
         accounts = self.accounts({line.account for one in postings for line in one.lines})
-        parties = self.ids("party.party", {line.party for one in postings for line in one.lines if line.party})
+        wanted = {line.party for one in postings for line in one.lines if line.party}
+        wanted |= {one.invoice.party for one in postings if one.invoice is not None}
+        parties = self.ids("party.party", wanted)
         periods = self.open_periods({one.posting_date for one in postings})
         found = []
         for one in postings:
@@ -136,12 +138,15 @@ class TrytonMaster:
 
     @staticmethod
     def _issue(posting: Posting, accounts: dict[str, Account], parties: dict[str, int]) -> Issue | None:
+        if posting.invoice is not None and posting.invoice.party not in parties:
+            text = f"posting {posting.key}: Tryton has no party {posting.invoice.party!r}"
+            return Issue(posting.key, "unknown_customer", text)
         for line in posting.lines:
             account = accounts.get(line.account)
             if account is None or not account.is_open(posting.posting_date):
                 text = f"posting {posting.key}: Tryton has no account {line.account!r} on {posting.posting_date}"
                 return Issue(posting.key, "unknown_account", text)
-            if account.needs_party and line.party not in parties:
+            if account.needs_party and posting.invoice is None and line.party not in parties:
                 what = f"no party {line.party!r}" if line.party else f"account {line.account} needs a party"
                 return Issue(posting.key, "unknown_customer", f"posting {posting.key}: Tryton: {what}")
         return None

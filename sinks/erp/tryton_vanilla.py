@@ -41,8 +41,9 @@ from sinks.erp.port import (
     Unknown,
     Window,
 )
-from sinks.erp.tryton import LINES_MAX, PAGE, booked_day, line_text
+from sinks.erp.tryton import LINES_MAX, PAGE
 from sinks.erp.tryton_client import TrytonClient, date_value, decimal_value, refusal
+from sinks.erp.tryton_documents import booked_day, line_text
 from sinks.erp.tryton_master import CODES_PER_QUERY, TrytonMaster
 
 POSTINGS_MAX: Final = 20

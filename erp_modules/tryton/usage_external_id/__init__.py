@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Tryton module: external ids on account moves, and an endpoint that posts each id once."""
+"""A Tryton module: external ids on account moves and customer invoices, and calls that make each id once."""

@@ -1,81 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """External ids on account moves, and the calls that post, find and read them."""
 
-import datetime as dt
-from decimal import Decimal, InvalidOperation
-
 from sql import Null
 from sql.aggregate import Sum
 from sql.conditionals import Case, Coalesce
-from trytond.exceptions import UserError
 from trytond.i18n import gettext
-from trytond.model import Index, Unique, fields
-from trytond.model.exceptions import AccessError
-from trytond.modules.account.exceptions import PeriodNotFoundError
+from trytond.model import Index, Unique
 from trytond.modules.currency.exceptions import RateError
 from trytond.pool import Pool, PoolMeta
 from trytond.rpc import RPC
-from trytond.transaction import Transaction, without_check_access
+from trytond.transaction import Transaction
 
-DOCUMENTS_MAX = 1_000
-
-
-class Refused(Exception):
-    """One document cannot be booked; the others of the call can. The reason is for a machine, the text for people."""
-
-    def __init__(self, reason, text, **more):
-        super().__init__(text)
-        self.answer = {"refused": reason, "text": text, **more}
+from .documents import ExternalMixin, Refused, exact_amount, external_company, head, without_external
 
 
-def _ids(documents):
-    return [document.get("external_id") for document in documents]
-
-
-class _Codes:
-    """Looks records up by code, once per call."""
-
-    def __init__(self, company):
-        self.company = company
-        self._found = {}
-        self._periods = {}
-
-    def get(self, model, what, reason, code):
-        key = (model, code)
-        if key not in self._found:
-            domain = [("code", "=", code)]
-            if model == "account.account":
-                domain += [("company", "=", self.company), ("closed", "!=", True), ("type", "!=", None)]
-            records = Pool().get(model).search(domain, limit=1)
-            if not records:
-                raise Refused(reason, gettext("usage_external_id.msg_not_found", what=what, code=code))
-            self._found[key] = records[0]
-        return self._found[key]
-
-    def account(self, code, date):
-        account = self.get("account.account", "account", "unknown_account", code)
-        begins, ends = account.start_date or date, account.end_date or date
-        if not begins <= date <= ends:
-            text = gettext("usage_external_id.msg_account_dates", account=code, date=date)
-            raise Refused("unknown_account", text)
-        return account
-
-    def period(self, date):
-        if date not in self._periods:
-            try:
-                self._periods[date] = Pool().get("account.period").find(self.company, date=date)
-            except PeriodNotFoundError as error:
-                raise Refused("closed_period", error.message) from error
-        return self._periods[date]
-
-
-class Move(metaclass=PoolMeta):
+class Move(ExternalMixin, metaclass=PoolMeta):
     __name__ = "account.move"
-
-    external_id = fields.Char("External ID", readonly=True)
-    external_digest = fields.Char("External Digest", readonly=True)
-    external_day = fields.Date("External Day", readonly=True)
-    external_url = fields.Char("External URL", readonly=True)
 
     @classmethod
     def __setup__(cls):
@@ -94,76 +34,17 @@ class Move(metaclass=PoolMeta):
 
     @classmethod
     def copy(cls, moves, default=None):
-        default = {} if default is None else default.copy()
-        for name in ("external_id", "external_digest", "external_day", "external_url"):
-            default.setdefault(name)
-        return super().copy(moves, default=default)
+        return super().copy(moves, default=without_external(default))
 
     @classmethod
-    def post_external(cls, documents):
-        """Create and post the documents in one transaction; one answer each, in order.
-
-        An id that is known with the same digest is answered with its move. A document that cannot be booked is
-        answered with a reason, and the others are booked. Whatever else goes wrong books nothing.
-        """
-        try:
-            return cls._post_external(documents)
-        except AccessError as error:
-            # The REST route would answer 403 without a word.
-            raise UserError(error.message, error.description) from error
+    def _external_make(cls, fresh):
+        made = cls.create([values for _, values in fresh.values()])
+        cls.post(made)
+        return made
 
     @classmethod
-    def _post_external(cls, documents):
-        company = cls._external_company()
-        if not isinstance(documents, list) or len(documents) > DOCUMENTS_MAX:
-            detail = f"not a list of at most {DOCUMENTS_MAX} documents"
-            raise UserError(gettext("usage_external_id.msg_malformed", detail=detail))
-        Pool().get("ir.model.access").check(cls.__name__, "create")
-        with without_check_access():  # people may not write the external fields
-            known = {move.external_id: move for move in cls._search_external(company, _ids(documents))}
-            codes = _Codes(company)
-            fresh, answers = {}, []
-            for document in documents:
-                try:
-                    answers.append(cls._external_decide(codes, document, known, fresh))
-                except Refused as refused:
-                    answers.append({"external_id": document.get("external_id"), **refused.answer})
-            made = cls.create(list(fresh.values())) if fresh else []
-            if made:
-                cls.post(made)
-            booked = {move.external_id: cls._external_answer(move, False) for move in made}
-        return [booked.get(answer["external_id"], answer) if "refused" not in answer else answer for answer in answers]
-
-    @classmethod
-    def _external_decide(cls, codes, document, known, fresh):
-        """Return the answer for a document; one that is new is added to `fresh` and gets its answer later."""
-        external_id, digest = document.get("external_id"), document.get("digest")
-        if external_id in known:
-            move = known[external_id]
-            cls._check_same(external_id, move.external_digest, digest, move.number)
-            return cls._external_answer(move, True)
-        if external_id in fresh:
-            cls._check_same(external_id, fresh[external_id]["external_digest"], digest, "of this call")
-        else:
-            fresh[external_id] = cls._external_values(codes, document)
-        return {"external_id": external_id}
-
-    @classmethod
-    def find_external(cls, external_ids):
-        """Return the moves of these ids with their lines."""
-        return cls._entries(cls._search_external(cls._external_company(), external_ids))
-
-    @classmethod
-    def read_external(cls, first, last, after=0, limit=100):
-        """Return the moves booked on these days (ISO dates, both included) with an id above `after`, in order."""
-        domain = [
-            ("company", "=", cls._external_company()),
-            ("external_day", ">=", dt.date.fromisoformat(first)),
-            ("external_day", "<=", dt.date.fromisoformat(last)),
-            ("external_id", "!=", None),
-            ("id", ">", after),
-        ]
-        return cls._entries(cls.search(domain, order=[("id", "ASC")], limit=min(int(limit), DOCUMENTS_MAX)))
+    def _external_number(cls, move):
+        return move.number
 
     @classmethod
     def external_balances(cls):
@@ -171,7 +52,7 @@ class Move(metaclass=PoolMeta):
         pool = Pool()
         Line, Account, Currency = (pool.get(n) for n in ("account.move.line", "account.account", "currency.currency"))
         line, move, account, currency = (M.__table__() for M in (Line, cls, Account, Currency))
-        company = pool.get("company.company")(cls._external_company())
+        company = pool.get("company.company")(external_company())
         own = company.currency.id
         amount = Case((line.second_currency == Null, line.debit - line.credit), else_=line.amount_second_currency)
         query = line.join(move, condition=line.move == move.id).join(account, condition=line.account == account.id)
@@ -188,36 +69,12 @@ class Move(metaclass=PoolMeta):
         return [[code, name, str(balance)] for code, name, balance in cursor]
 
     @classmethod
-    def _external_company(cls):
-        """Return the company of the call, if the user may work for it."""
-        company = Transaction().context.get("company")
-        if company not in Pool().get("res.user").get_companies():
-            raise UserError(gettext("usage_external_id.msg_company", company=company))
-        return company
-
-    @classmethod
-    def _search_external(cls, company, external_ids):
-        return cls.search([("company", "=", company), ("external_id", "in", list(external_ids))])
-
-    @staticmethod
-    def _check_same(external_id, known, digest, move):
-        if known != digest:
-            text = gettext("usage_external_id.msg_conflict", external_id=external_id, move=move)
-            raise Refused("conflict", text, number=move, digest=known)
-
-    @classmethod
     def _external_values(cls, codes, document):
         """Return the values of a new move; refuse what is malformed or unknown."""
         pool = Pool()
-        try:
-            external_id = document["external_id"]
-            date = dt.date.fromisoformat(document["posting_date"])
-            day = dt.date.fromisoformat(document["day"])
-            lines = [(line, line["account"]) for line in document["lines"]]
-            digest, journal, code = document["digest"], document["journal"], document["currency"]
-        except (KeyError, TypeError, ValueError) as error:
-            text = gettext("usage_external_id.msg_malformed", detail=repr(error))
-            raise Refused("invalid", text) from error
+        names = ("journal", "currency", "lines")
+        date, day, external_id, digest, journal, code, given = head(document, *names)
+        lines = [(line, line.get("account")) for line in given]
         currency = codes.get("currency.currency", "currency", "unknown_currency", code)
         amounts = [cls._external_amounts(currency, line) for line, _ in lines]
         if difference := sum(debit - credit for debit, credit in amounts):
@@ -250,12 +107,8 @@ class Move(metaclass=PoolMeta):
         pair = []
         for name in ("debit", "credit"):
             text = line.get(name) or "0"
-            try:
-                amount = Decimal(text)
-                good = amount.is_finite() and amount >= 0 and amount == round(amount, currency.digits)
-            except (InvalidOperation, TypeError):
-                good = False
-            if not good:
+            amount = exact_amount(text, currency)
+            if amount < 0:
                 message = gettext("usage_external_id.msg_amount", amount=text, digits=currency.digits)
                 raise Refused("invalid", message)
             pair.append(amount)
@@ -301,17 +154,6 @@ class Move(metaclass=PoolMeta):
                 raise Refused("unknown_customer", text)
             party = codes.get("party.party", "party", "unknown_customer", line["party"]).id
         return {"account": account.id, "party": party, "description": line.get("description"), **money}
-
-    @staticmethod
-    def _external_answer(move, replayed):
-        return {
-            "external_id": move.external_id,
-            "digest": move.external_digest,
-            "id": move.id,
-            "number": move.number,
-            "state": move.state,
-            "replayed": replayed,
-        }
 
     @classmethod
     def _entries(cls, moves):

@@ -27,6 +27,8 @@ WHOLE = ("journal", "rest-netsuite", "rest-plain")
 SHORT = ("rest-xero", "rest-quickbooks", "rest-jobs", "tryton", "tryton-vanilla")
 SHORT_CASES = ("case_01", "case_03", "case_04", "case_05", "case_09")
 """The cases of the others that run always; the rest is slow."""
+SET_UP_S_MAX = 900
+"""The first test that needs Tryton installs and sets it up; that takes a minute, and more on a busy machine."""
 
 
 def runs() -> Iterator[Any]:
@@ -34,7 +36,10 @@ def runs() -> Iterator[Any]:
     for name in (*WHOLE, *SHORT):
         for case in sorted(CASES):
             slow = name in SHORT and not case.startswith(SHORT_CASES)
-            yield pytest.param(name, case, id=f"{name}-{case}", marks=[pytest.mark.slow] if slow else [])
+            marks = [pytest.mark.slow] if slow else []
+            if name.startswith("tryton"):
+                marks.append(pytest.mark.timeout(SET_UP_S_MAX))
+            yield pytest.param(name, case, id=f"{name}-{case}", marks=marks)
 
 
 def test_there_are_eighteen_cases() -> None:

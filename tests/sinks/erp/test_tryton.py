@@ -23,6 +23,8 @@ from tests.sinks.erp.contract.delivery import check_once, deliver, documents, ke
 from tests.sinks.erp.contract.harness import ErpUnderTest, lines, opposite
 from tests.sinks.erp.contract.tryton_erp import TrytonErp
 
+pytestmark = pytest.mark.timeout(900)  # the first test that needs Tryton installs and sets it up
+
 
 @pytest.fixture
 def tryton(erps: Callable[[str], ErpUnderTest]) -> TrytonErp:

@@ -9,7 +9,7 @@ SPECIFICATION: Final[dict[str, Any]] = {
     "years": [2025, 2026],
     "closed": ["2025-01"],
     "accounts": [
-        {"code": "1150", "name": "Unbilled receivable", "like": "cash"},
+        {"code": "1150", "name": "Unbilled receivable", "like": "cash", "unbilled": True},
         {"code": "1200", "name": "Accounts receivable", "like": "receivable"},
         {"code": "2400", "name": "Contract liability", "like": "tax"},
         {"code": "4001", "name": "Usage revenue", "like": "revenue"},
