@@ -2,7 +2,7 @@
 
 Tryton and everything it needs are pinned with hashes in `requirements-tryton.lock`. They never enter the app's own
 environment: the module is GPL-3.0-or-later, and the app talks to it over HTTP alone.
-If it dies half way, the stamp is missing and the next call makes the environment again from nothing.
+If it dies half way, the stamp of that step is missing and the next call does the step again.
 """
 
 import fcntl
@@ -77,23 +77,31 @@ def prepare(root: Path) -> Path:
     :raises FatalError: a package could not be fetched or installed; the message says which step.
     """
     home = root / HOME
+    packages, module = home / "packages", home / "module"
     with locked(root / f"{HOME}.lock"):
-        stamp = home / "installed"
-        wanted = fingerprint(root)
-        if stamp.exists() and stamp.read_text() == wanted:
-            return home
-        shutil.rmtree(home, ignore_errors=True)
-        venv.create(home, with_pip=True)
         pip = [str(python(home)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        requirements = ["--require-hashes", "-r", str(root / LOCK_FILE)]
-        run([*pip, *requirements], f"installing {LOCK_FILE}", seconds_max=INSTALL_S_MAX)
-        with tempfile.TemporaryDirectory() as folder:  # building writes beside the sources
-            copy = Path(folder) / "module"
-            shutil.copytree(root / MODULE_FOLDER, copy)
-            options = ["--no-deps", "--no-build-isolation", str(copy)]
-            run([*pip, *options], f"installing {MODULE_FOLDER}", seconds_max=INSTALL_S_MAX)
-        stamp.write_text(wanted)
+        wanted = hashlib.sha256(sys.version.encode() + (root / LOCK_FILE).read_bytes()).hexdigest()
+        if not _says(packages, wanted):
+            shutil.rmtree(home, ignore_errors=True)
+            venv.create(home, with_pip=True)
+            requirements = ["--require-hashes", "-r", str(root / LOCK_FILE)]
+            run([*pip, *requirements], f"installing {LOCK_FILE}", seconds_max=INSTALL_S_MAX)
+            packages.write_text(wanted)
+        wanted = fingerprint(root)
+        if not _says(module, wanted):
+            module.unlink(missing_ok=True)
+            with tempfile.TemporaryDirectory() as folder:  # building writes beside the sources
+                copy = Path(folder) / "module"
+                shutil.copytree(root / MODULE_FOLDER, copy)
+                options = ["--no-deps", "--no-build-isolation", "--force-reinstall", str(copy)]
+                run([*pip, *options], f"installing {MODULE_FOLDER}", seconds_max=INSTALL_S_MAX)
+            module.write_text(wanted)
     return home
+
+
+def _says(stamp: Path, wanted: str) -> bool:
+    """Tell whether a step was done, and for these very inputs."""
+    return stamp.exists() and stamp.read_text() == wanted
 
 
 def python(home: Path) -> Path:

@@ -160,10 +160,13 @@ class TrytonVanillaAdapter:
         answer: Answer | Failure = self._client.post(f"{_MODEL}/{draft.id}/post", {})
         failure = refusal(answer)
         if isinstance(failure, Rejected):
-            # Refused, or posted already by an earlier request of ours: its state tells.
-            posted = [move for move in self._moves([posting.key]) if move.posted]
+            # Refused, or posted already by an earlier request of ours, or deleted by another writer: its state tells.
+            known = self._moves([posting.key])
+            posted = [move for move in known if move.posted]
             if posted:
                 return _posted(posting, posted)
+            if all(move.id != draft.id for move in known):
+                return Unknown(f"the draft {draft.id} was deleted by somebody else; it is looked up again")
             self._delete(draft)
             return failure
         if failure is not None:
