@@ -200,6 +200,43 @@ def test_state_is_bounded_by_what_can_still_be_reached() -> None:
     assert facts(after(logic, 89 * 24 + 3))[0][2] == 90 * 3600
 
 
+DAY = 1440
+MIDNIGHT = -(HOUR % 24) * 60
+"""The minute, from HOUR on, at which its day began."""
+
+
+def until(day: int) -> int:
+    """Return the hours from HOUR to the beginning of that day, HOUR's being day 0."""
+    return MIDNIGHT // 60 + day * 24
+
+
+def test_latest_event_that_is_not_too_old_still_finds_its_place() -> None:
+    logic = book()
+    after(logic, until(1), event(MIDNIGHT + 600, 1, 1), event(MIDNIGHT + 1200, 0, 2))
+    for day in range(2, 36):
+        after(logic, until(day))
+    late = event(MIDNIGHT + 35 * DAY + 900, 3, 3, at_min=MIDNIGHT + 900)
+    out = after(logic, until(36), late)
+    assert problems(out) == []
+    # 3 instead of 1 from 15:00 to 20:00, when the level ended.
+    assert [fact[2] for fact in facts(out)] == [2 * 3600] * 5
+
+
+@pytest.mark.parametrize(("day", "is_known"), [(35, True), (38, False)])
+def test_void_within_the_horizon_finds_its_original_however_late_that_was(day: int, is_known: bool) -> None:
+    logic = book()
+    times = [MIDNIGHT - 31 * DAY, MIDNIGHT - 30 * DAY, MIDNIGHT - 30 * DAY + 60]
+    late = [event(MIDNIGHT + 5 + place, place + 1, place, at_min=time) for place, time in enumerate(times)]
+    end = event(MIDNIGHT + 9, 0, 9, at_min=times[-1] + 60)
+    after(logic, until(1), *late, end)
+    for passed in range(2, day + 1):
+        after(logic, until(passed))
+    out = after(logic, until(day + 1), event(MIDNIGHT + (day + 1) * DAY - 1, 2, 1, at_min=times[1], sign=-1))
+    # 1 instead of 2 for the hour between the original and the next change; out of reach it is reported.
+    assert [fact[2] for fact in facts(out)] == [-3600 if is_known else 0]
+    assert problems(out) == ([] if is_known else [("level_void_unmatched", 1)])
+
+
 def test_state_of_another_release_is_refused() -> None:
     state = book().snapshot()
     state["levels"] = state["levels"] | {"version": 99}
