@@ -52,7 +52,7 @@ class KeyedStep(StatefulBatchLogic[tuple[Shard, Any], Any, dict[str, Any]]):
             if state.get("version") != _VERSION:
                 message = (
                     f"step {step}: state version {state.get('version')} is not {_VERSION}: "
-                    "run the release that wrote it, or rebuild the state from the streams"
+                    "run the release that wrote it, or make the state again with `meterbridge rebuild`"
                 )
                 raise StateMismatch(message)
             self._shard = state["shard"]

@@ -34,7 +34,7 @@ from core.directory_lock import DirectoryLock
 from core.errors import MeterbridgeError, RetryableError, StopRequested
 from core.redis_client import connect as connect_redis
 from core.redis_client import server_time_ms
-from flows import health, metering
+from flows import health, metering, recovery_check
 from sinks import ledger, outbox
 from sinks.clickhouse.meters import record_meters
 from sinks.ledger import deployment, progress, revisions
@@ -118,9 +118,13 @@ def recovery(settings: Settings, process_id: int = 0) -> RecoveryConfig:
     """Return the engine's recovery configuration, made at the first start.
 
     The directory appears complete, by a rename: with only some of its partitions the engine would never start again.
+
+    :raises StateMismatch: a partition is damaged, or they are not of one time.
     """
     directory = settings.state_dir / "recovery"
-    if not _is_made(directory):
+    if _is_made(directory):
+        recovery_check.check(directory)
+    else:
         unfinished = settings.state_dir / f"recovery.new-{process_id}"
         shutil.rmtree(unfinished, ignore_errors=True)  # a process died while making it
         unfinished.mkdir(parents=True)
@@ -228,6 +232,8 @@ def execute(flow: Dataflow, settings: Settings, stop: threading.Event, cluster: 
         cause = meaningful(error)
         if isinstance(cause, StopRequested):
             return True
+        if cause is None:
+            cause = recovery_check.explained(error, settings.state_dir / "recovery")
         if cause is not None and cause is not error:
             raise cause from error
         raise

@@ -151,43 +151,46 @@ def verify(
         if not watermark_ms:
             message = "nothing is booked yet: run `meterbridge run --drain` first"
             raise InvalidRequest(message)
-        scratch = _scratch_settings(settings, replay, scratch_name)
+        scratch = scratch_settings(settings, replay, scratch_name)
         with DirectoryLock(settings.state_dir / f"{scratch_name}.lock"):
-            run = _Run(settings, scratch, watermark_ms, stop, clock or SystemClock(), from_stored)
-            return _compare(run, live_ledger, progress_callback)
+            run = Run(settings, scratch, watermark_ms, stop, clock or SystemClock(), from_stored)
+            try:
+                return prove(run, live_ledger, progress_callback)
+            finally:
+                drop_scratch(settings, scratch)
     finally:
         live_ledger.dispose()
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
+    """One replay: from where to where, and what must not matter. `resumable`: a flow is to go on from its state."""
+
     live: Settings
     scratch: Settings
     watermark_ms: int
     stop: threading.Event
     clock: Clock
-    from_stored: bool
+    from_stored: bool = False
+    resumable: bool = False
 
 
-def _compare(run: _Run, live_ledger: Engine, progress_callback: Callable[[str], None]) -> Report:
-    """Replay up to the watermark, compare, and remove what was replayed."""
+def prove(run: Run, live_ledger: Engine, progress_callback: Callable[[str], None] = lambda _: None) -> Report:
+    """Replay up to the watermark into the emptied scratch stores, and compare. What was replayed stays there."""
     history = History(revisions.load_history(live_ledger))
     settings, scratch, watermark_ms = run.live, run.scratch, run.watermark_ms
-    try:
-        _empty_scratch(settings, scratch)
-        progress_callback("replaying the events")
-        span = _replay(run, history, LedgerCloses(live_ledger, run.stop).at)
-        progress_callback("comparing")
-        bounds = _bounds(watermark_ms, history.latest.rules.grace_s * 1000, span.stored_until_ms)
-        comparisons = _compare_tables(settings, scratch, bounds)
-        comparisons.append(_compare_ledgers(live_ledger, scratch, bounds["hour"]))
-        comparisons.append(_compare_digests("documents of acts", *act_check.stored_and_made(live_ledger)))
-        return Report(watermark_ms, span.first_ms, span.trimmed, span.stored_until_ms, comparisons)
-    finally:
-        _drop_scratch(settings, scratch)
+    _empty_scratch(settings, scratch)
+    progress_callback("replaying the events")
+    span = _replay(run, history, LedgerCloses(live_ledger, run.stop).at)
+    progress_callback("comparing")
+    bounds = _bounds(watermark_ms, history.latest.rules.grace_s * 1000, span.stored_until_ms)
+    comparisons = _compare_tables(settings, scratch, bounds)
+    comparisons.append(_compare_ledgers(live_ledger, scratch, bounds["hour"]))
+    comparisons.append(_compare_digests("documents of acts", *act_check.stored_and_made(live_ledger)))
+    return Report(watermark_ms, span.first_ms, span.trimmed, span.stored_until_ms, comparisons)
 
 
-def _scratch_settings(settings: Settings, replay: Replay, name: str) -> Settings:
+def scratch_settings(settings: Settings, replay: Replay, name: str) -> Settings:
     """Return settings that write to a database, ledger and directory of their own."""
     flow = settings.flow.model_copy(
         update={
@@ -208,7 +211,7 @@ def _scratch_settings(settings: Settings, replay: Replay, name: str) -> Settings
 
 
 def _empty_scratch(settings: Settings, scratch: Settings) -> None:
-    _drop_scratch(settings, scratch)
+    drop_scratch(settings, scratch)
     scratch.state_dir.mkdir(parents=True)
     clickhouse_sinks.migrate(scratch.clickhouse)
     ledger.migrate(scratch.ledger_url)
@@ -222,7 +225,8 @@ def _empty_scratch(settings: Settings, scratch: Settings) -> None:
         empty.dispose()
 
 
-def _drop_scratch(settings: Settings, scratch: Settings) -> None:
+def drop_scratch(settings: Settings, scratch: Settings) -> None:
+    """Remove the scratch database and directory."""
     if scratch.clickhouse.database == settings.clickhouse.database:
         message = "verify would drop the live database: this is a defect, please report it"
         raise FatalError(message)
@@ -238,7 +242,7 @@ class _Span:
     stored_until_ms: int
 
 
-def _replay(run: _Run, history: History, closes_at: ClosesAt) -> _Span:
+def _replay(run: Run, history: History, closes_at: ClosesAt) -> _Span:
     scratch, stop = run.scratch, run.stop
     streams = RedisStreamSource(
         scratch,
@@ -249,13 +253,12 @@ def _replay(run: _Run, history: History, closes_at: ClosesAt) -> _Span:
         clock=run.clock,
     )
     trimmed, until_ms = trimmed_until_ms(run.live.redis)
-    if run.from_stored:
-        until_ms = run.watermark_ms
-    until_ms = min(-(-until_ms // MS_PER_MINUTE) * MS_PER_MINUTE, run.watermark_ms)
+    until_ms = stored_until_ms(until_ms, run.watermark_ms, from_stored=run.from_stored)
     source: FixedPartitionedSource[Any, Any] = streams
     if until_ms:
         live = run.live.model_copy(update={"flow": scratch.flow})
-        source = StoredEventSource(live, until_ms, streams if until_ms < run.watermark_ms else None)
+        # A flow that is to go on needs the reader's positions, even where it hands on nothing.
+        source = StoredEventSource(live, until_ms, streams if run.resumable or until_ms < run.watermark_ms else None)
     table_sink, outbox_sink = metering.production_sinks(scratch, stop)
     parts = metering.Parts(source, table_sink, outbox_sink, closes_at)
     flow = metering.build(scratch, history, parts)
@@ -267,6 +270,12 @@ def _replay(run: _Run, history: History, closes_at: ClosesAt) -> _Span:
     finally:
         engine.dispose()
     return _Span(streams.first_entry_ms, trimmed, until_ms)
+
+
+def stored_until_ms(trimmed_until_ms: int, watermark_ms: int, *, from_stored: bool) -> int:
+    """Return the arrival time before which events are taken from ClickHouse: a whole minute, or the watermark."""
+    until_ms = watermark_ms if from_stored else -(-trimmed_until_ms // MS_PER_MINUTE) * MS_PER_MINUTE
+    return min(until_ms, watermark_ms)
 
 
 def _bounds(watermark_ms: int, grace_ms: int, stored_until_ms: int) -> dict[str, int]:

@@ -108,7 +108,7 @@ class BookLogic:
         if state.get("version") != _VERSION:
             message = (
                 f"book {self._shard_key}: state version {state.get('version')} is not {_VERSION}: "
-                "run the release that wrote it, or rebuild the state from the streams"
+                "run the release that wrote it, or make the state again with `meterbridge rebuild`"
             )
             raise StateMismatch(message)
         if state["watermarks"].keys() != self._watermarks.keys():

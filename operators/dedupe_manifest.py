@@ -82,7 +82,7 @@ def load(directory: Path) -> Manifest | None:
 
 def _unreadable(path: Path, what: str) -> StateMismatch:
     message = (
-        f"{path}: {what}: restore the whole state directory (recovery and dedupe together) from one backup, or "
-        "move both away and let `meterbridge run` rebuild them from the streams"
+        f"{path}: {what}: restore the whole state directory (recovery, dedupe and unique together) from one "
+        "backup, or make them again from the events with `meterbridge rebuild`"
     )
     return StateMismatch(message)

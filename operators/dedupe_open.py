@@ -15,8 +15,8 @@ from operators.dedupe_tail import TailFile
 FORMAT: Final = 1
 
 _REBUILD: Final = (
-    "restore the whole state directory (recovery and dedupe together) from one backup, or move both away and let "
-    "`meterbridge run` rebuild them from the streams"
+    "restore the whole state directory (recovery, dedupe and unique together) from one backup, or make them "
+    "again from the events with `meterbridge rebuild`"
 )
 
 

@@ -122,8 +122,8 @@ def _columns(payload: bytes) -> Records:
 def damaged(path: Path, offset: int, what: str) -> StateMismatch:
     """Return the error for bytes that are not what was written."""
     message = (
-        f"{path} is damaged at byte {offset}: {what}: restore the whole state directory (recovery and "
-        "dedupe together) from one backup, or move both away and let `meterbridge run` rebuild them from the "
-        "streams; nothing was changed"
+        f"{path} is damaged at byte {offset}: {what}: restore the whole state directory (recovery, "
+        "dedupe and unique together) from one backup, or make them again from the events with "
+        "`meterbridge rebuild`; nothing was changed"
     )
     return StateMismatch(message)

@@ -52,7 +52,7 @@ class RateLogic:
         if state is not None and state["version"] != VERSION:
             message = (
                 f"rate shard {shard_key}: state version {state['version']} is not {VERSION}: "
-                "run the release that wrote it, or rebuild the state from the streams"
+                "run the release that wrote it, or make the state again with `meterbridge rebuild`"
             )
             raise StateMismatch(message)
         state = state or {}

@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 
 from config.settings import Settings
 from core import faults, metrics
-from core.errors import InvariantViolation, StopRequested
+from core.errors import InvariantViolation, StateMismatch, StopRequested
 from operators.items import Marker
 from sinks.ledger import database, documents, exceptions, progress
 from sinks.ledger.documents import LedgerDocument
@@ -75,6 +75,8 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         if resume_state is not None and resume_state["format"] != FORMAT:
             message = f"the outbox snapshot has format {resume_state['format']}, this version reads {FORMAT}"
             raise InvariantViolation(message)
+        if resume_state is None:
+            self._retrying(self._refuse_to_begin_again)
         state = resume_state or {"sequence": 0, "watermarks": {}}
         self._sequence: int = state["sequence"]
         self._watermarks: dict[str, int] = {sender: state["watermarks"].get(sender, 0) for sender in senders}
@@ -82,6 +84,19 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         self._dirty = False
         self._unpromoted = False
         self._retrying(self._resume)
+
+    def _refuse_to_begin_again(self) -> None:
+        """Refuse an empty state where books exist: counting would begin again at whatever the streams still hold."""
+        with database.read(self._engine) as connection:
+            promoted = progress.get(connection, progress.PROMOTED)
+        if promoted.sequence:
+            until = datetime.fromtimestamp(promoted.watermark_ms / 1000, UTC)
+            message = (
+                f"the ledger has books up to {until:%Y-%m-%d %H:%M:%S} UTC, but the recovery directory has no state: it"
+                " was lost, or this is another state directory (METERBRIDGE_STATE_DIR). Restore recovery, dedupe and"
+                " unique together from one backup, or make them again from the events with `meterbridge rebuild`"
+            )
+            raise StateMismatch(message)
 
     def _resume(self) -> None:
         with database.write(self._engine) as connection:

@@ -103,11 +103,11 @@ def _batch(rows: list[_Row]) -> RawBatch:
     )
 
 
-class StoredPartition(StatefulSourcePartition[Item, None]):
+class StoredPartition(StatefulSourcePartition[Item, Any]):
     """Stored events up to a time, then what the streams hold from that time on.
 
-    For replays into empty stores only: it starts from the beginning and has no state to resume from. Dying here
-    loses the replay, which is begun again.
+    For replays into empty stores only: it starts from the beginning. Dying here loses the replay, which is begun
+    again. Once it has ended, its state is that of the streams' reader, from which a flow can go on.
     """
 
     def __init__(
@@ -141,8 +141,9 @@ class StoredPartition(StatefulSourcePartition[Item, None]):
         """Return when to call again."""
         return self._streams.next_awake() if self._stored_done and self._streams is not None else None
 
-    def snapshot(self) -> None:
-        """Keep nothing: a replay is never resumed."""
+    def snapshot(self) -> Any:
+        """Return the state of the streams' reader, which also learns from this call that an epoch has ended."""
+        return None if self._streams is None else self._streams.snapshot()
 
     def close(self) -> None:
         """Close the connections."""
@@ -168,7 +169,7 @@ def _from(batch: RawBatch, start_ms: int) -> RawBatch | None:
     )
 
 
-class StoredEventSource(FixedPartitionedSource[Item, None]):
+class StoredEventSource(FixedPartitionedSource[Item, Any]):
     """Stored events of the live database before `end_ms`, then the streams' own from there, by the same readers.
 
     `streams` is a read-only source, or None if stored events are all that is wanted.
@@ -181,7 +182,7 @@ class StoredEventSource(FixedPartitionedSource[Item, None]):
         """Return the names of all readers."""
         return [f"reader-{number:02d}" for number in range(self._live.flow.readers)]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: None) -> StoredPartition:
+    def build_part(self, step_id: str, for_part: str, resume_state: Any) -> StoredPartition:
         """Return one reader from the beginning."""
         number = int(for_part.removeprefix("reader-"))
         names = {

@@ -12,16 +12,25 @@ def trimmed_until_ms(settings: RedisSettings) -> tuple[int, int]:
 
     :raises Unreachable: the server is away.
     """
-    trimmed = until_ms = 0
+    gone = trimmed_per_stream(settings).values()
+    return sum(count for count, _ in gone), max((until_ms for _, until_ms in gone), default=0)
+
+
+def trimmed_per_stream(settings: RedisSettings) -> dict[str, tuple[int, int]]:
+    """Return the same of each stream of which something is gone.
+
+    :raises Unreachable: the server is away.
+    """
     connection = RespConnection(settings)
     try:
         replies = connection.call([commands.load_info(name) for name in settings.streams])
     finally:
         connection.close()
+    gone: dict[str, tuple[int, int]] = {}
     for name, reply in zip(settings.streams, replies, strict=True):
         info = commands.parse_info(name, reply)
         if info is None or info.entries_added == info.length:
             continue
-        trimmed += info.entries_added - info.length
-        until_ms = max(until_ms, info.first_entry[0] + 1 if info.first_entry else info.last_generated[0] + 1)
-    return trimmed, until_ms
+        until_ms = info.first_entry[0] + 1 if info.first_entry else info.last_generated[0] + 1
+        gone[name] = info.entries_added - info.length, until_ms
+    return gone

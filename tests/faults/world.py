@@ -55,6 +55,8 @@ class World:
         directory.mkdir(parents=True, exist_ok=True)
         self.deployment = Deployment(self.settings, load(CONFIG))
         self.deaths: Counter[str] = Counter()
+        self.extra: dict[str, str] = {}
+        """Further environment variables of the flow and the poster."""
         self._stack = Stack(self.settings)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._seed = seed
@@ -109,6 +111,7 @@ class World:
             METERBRIDGE_REDIS__READ_ENTRIES="50",
             METERBRIDGE_FLOW__ITEM_EVENTS_MAX="400",
             METERBRIDGE_FAULT_POINT=fault_point,
+            **self.extra,
         )
         with self._log(name).open("ab") as output:
             self._processes[name] = subprocess.Popen(
@@ -118,6 +121,19 @@ class World:
                 stdout=output,
                 stderr=output,
             )
+
+    def running(self, name: str) -> bool:
+        """Tell whether the flow or the poster runs."""
+        process = self._processes.get(name)
+        return process is not None and process.poll() is None
+
+    def wait(self, name: str, seconds: float) -> int:
+        """Wait until the flow or the poster has ended by itself, and return its exit code."""
+        return self._processes[name].wait(timeout=seconds)
+
+    def said(self, name: str) -> str:
+        """Return all that the flow or the poster has said."""
+        return self._log(name).read_text(errors="replace")
 
     def _log(self, name: str) -> Path:
         return self.settings.state_dir / f"{name}.log"

@@ -1,0 +1,159 @@
+"""Redis that is away, comes back with less than it had, or was trimmed: waited for, or refused with what to do."""
+
+import shutil
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import select
+
+from core.errors import FatalError
+from sinks import ledger
+from sinks.ledger import tables
+from sources.producer import Producer
+from sources.workload import Workload
+from tests.faults.world import World
+from tests.flows.harness import differences, read_streams
+from tests.flows.oracle import Entry, Oracle
+
+DOWN_S = 60.0
+Make = Callable[[int], World]
+
+
+def _live(events: int, seed: int) -> list[tuple[None, str, bytes]]:
+    now = datetime.now(UTC)
+    workload = Workload(seed=seed, events=events, start=now - timedelta(seconds=60), end=now)
+    return [(None, subject, payload) for _, subject, payload in workload]
+
+
+def _entries(world: World) -> list[Entry]:
+    return read_streams(world.settings.redis.url, world.settings.redis.streams)
+
+
+def _wait_until_read(world: World, seconds: float = 90.0) -> None:
+    """Wait until the flow has stored as many events as a batch would: everything sent was read."""
+    redis_settings = world.settings.redis
+    wanted = sum(
+        Oracle(world.deployment.configuration)
+        .run(read_streams(redis_settings.url, redis_settings.streams))
+        .outcomes.values()
+    )
+    until_s = time.monotonic() + seconds
+    while sum(world.deployment.outcomes().values()) < wanted:
+        assert time.monotonic() < until_s, f"{wanted} events were not read: {world.said('flow')[-2_000:]}"
+        time.sleep(0.3)
+
+
+def _exceptions(world: World) -> list[tuple[str, str]]:
+    engine = ledger.connect(world.settings.ledger_url)
+    try:
+        with engine.connect() as connection:
+            table = tables.exceptions
+            return [(row.kind, row.detail) for row in connection.execute(select(table.c.kind, table.c.detail))]
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_a_minute_without_redis_under_load_is_waited_for(world: Make) -> None:
+    made = world(31)
+    made.start(4_000)
+    live = made.send_live(2_000)
+    for name in ("flow", "poster"):
+        made.ensure(name)
+    time.sleep(2.0)
+    made.kill("valkey")
+    time.sleep(DOWN_S)
+    assert made.running("flow"), made.said("flow")[-2_000:]
+    made.start_servers()
+    live.join(timeout=120)
+    assert made.running("flow"), made.said("flow")[-2_000:]
+    made.settle()
+    assert made.check() == []
+    assert "Redis is back" in made.said("flow")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_an_older_copy_of_redis_is_refused_until_accepted_and_nothing_is_counted_twice(world: Make) -> None:
+    """Given a server put back to a copy without its newest entries; then the running flow ends and says what to do.
+
+    Producers send the lost part again under its old ids, which are known: they count as duplicates.
+    """
+    made = world(32)
+    made.start(2_000)
+    directory = made.settings.state_dir / "stack" / "valkey"
+    made.kill("valkey")
+    shutil.copytree(directory, directory.with_name("older"))
+    made.start_servers()
+    lost = _live(600, seed=5)
+    with Producer(made.settings.redis) as producer:
+        producer.send(lost)
+    made.ensure("flow")
+    _wait_until_read(made)
+    before = _entries(made)
+
+    made.kill("valkey")
+    shutil.rmtree(directory)
+    shutil.copytree(directory.with_name("older"), directory)
+    made.start_servers()
+    assert made.wait("flow", 60) == FatalError.exit_code, made.said("flow")[-2_000:]
+    assert "went backward" in made.said("flow")
+    assert "run --accept-gap" in made.said("flow")
+
+    refused = made.deployment.start("run", "--drain")
+    _, errors = refused.communicate(timeout=60)
+    assert refused.returncode == FatalError.exit_code
+    assert "run --accept-gap" in errors
+
+    with Producer(made.settings.redis) as producer:
+        producer.send(lost)
+    accepted = made.deployment.start("run", "--drain", "--accept-gap")
+    _, errors = accepted.communicate(timeout=120)
+    assert accepted.returncode == 0, errors
+    assert {kind for kind, _ in _exceptions(made)} >= {"stream_loss"}
+
+    known = {(entry.stream, entry.ms, entry.seq) for entry in before}
+    again = [entry for entry in _entries(made) if (entry.stream, entry.ms, entry.seq) not in known]
+    assert len(again) == len(lost)
+    expected = Oracle(made.deployment.configuration).run(before + again)
+    assert made.deployment.outcomes() == dict(expected.outcomes)
+    assert differences(made.deployment.facts(), expected) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_entries_trimmed_unread_are_counted_and_only_those_are_missing(world: Make) -> None:
+    made = world(33)
+    made.start(2_000)
+    first = made.deployment.start("run", "--drain")
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+
+    history = {(entry.stream, entry.ms, entry.seq) for entry in _entries(made)}
+    with Producer(made.settings.redis) as producer:
+        producer.send(_live(400, seed=6))
+    entries = _entries(made)
+    kept = [entry for entry in entries if entry.stream != 1 or (entry.stream, entry.ms, entry.seq) in history]
+    client: Any = redis.Redis.from_url(made.settings.redis.url)
+    client.xtrim(made.settings.redis.streams[1], maxlen=0, approximate=False)
+    client.close()
+
+    refused = made.deployment.start("run", "--drain")
+    _, errors = refused.communicate(timeout=60)
+    assert refused.returncode == FatalError.exit_code
+    assert "were trimmed or deleted before they were read" in errors
+    assert "run --accept-gap" in errors
+
+    accepted = made.deployment.start("run", "--drain", "--accept-gap")
+    _, errors = accepted.communicate(timeout=120)
+    assert accepted.returncode == 0, errors
+    (detail,) = [detail for kind, detail in _exceptions(made) if kind == "stream_loss"]
+    assert int(detail.split(" ", 1)[0]) == len(entries) - len(kept) > 0
+    expected = Oracle(made.deployment.configuration).run(kept)
+    assert made.deployment.outcomes() == dict(expected.outcomes)
+    assert differences(made.deployment.facts(), expected) == []
