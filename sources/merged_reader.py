@@ -102,6 +102,7 @@ class MergedReader:
         self._check_at_s = 0.0
         self._ends_known = False
         self._claimed_all = False
+        self._end_checked = False
         self._pending = _Pending()
         self.finished = not state.streams
         self.watermark_ms = state.sent_ms
@@ -288,6 +289,9 @@ class MergedReader:
         at_end = self._reading.drain and all(
             cursor.at_top or cursor.state.read >= cursor.drain_to for cursor in self.cursors
         )
+        if at_end and not self._end_checked:
+            self._check(connection)  # a loss may show only now: a lost tail that was sent again, deleted entries
+            self._end_checked = True
         due = [cursor for cursor in self.cursors if at_end or (cursor.at_top and now_s >= cursor.claim_at_s)]
         replies = connection.call(
             [

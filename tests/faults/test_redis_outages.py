@@ -117,6 +117,10 @@ def test_an_older_copy_of_redis_is_refused_until_accepted_and_nothing_is_counted
     assert accepted.returncode == 0, errors
     assert {kind for kind, _ in _exceptions(made)} >= {"stream_loss"}
 
+    further = made.deployment.start("run", "--drain")
+    _, errors = further.communicate(timeout=120)
+    assert further.returncode == 0, f"what was accepted is refused again: {errors}"
+
     known = {(entry.stream, entry.ms, entry.seq) for entry in before}
     again = [entry for entry in _entries(made) if (entry.stream, entry.ms, entry.seq) not in known]
     assert len(again) == len(lost)

@@ -168,7 +168,7 @@ def test_bytes_behind_the_state_are_cut_off(quick_path: Path) -> None:
 def test_no_state_for_a_log_in_use_is_refused(quick_path: Path) -> None:
     _filled(quick_path / "s")
     with pytest.raises(
-        StateMismatch, match=r"no state for it: starting empty would count events twice.*meterbridge run"
+        StateMismatch, match=r"no state for it: starting empty would count events twice.*meterbridge rebuild"
     ):
         IdLog.open(quick_path / "s", None)
 
