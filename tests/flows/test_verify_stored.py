@@ -63,7 +63,7 @@ def test_stored_events_alone_give_the_same_books_and_a_deleted_one_shows(deploym
     report = verify(deployed.settings, from_stored=True)
     assert [(row.table, row.samples) for row in report.comparisons if not row.equal] == []
     assert report.watermark_ms - 60_000 < report.stored_until_ms <= report.watermark_ms
-    assert all(row.rows_live > 0 for row in report.comparisons)
+    assert all(row.rows_live > 0 for row in report.comparisons if row.table != "documents of acts")
 
     database = deployed.settings.clickhouse.database
     deployed.query_command(
