@@ -186,7 +186,7 @@ class Reader:
         drafted = documents.net_totals(self._engine)
         checks = [
             Check(
-                f"{currency}: revenue rated, rounded per charge and period = documents",
+                f"{currency}: revenue, rounded per charge and period = documents",
                 f"{amount:,}",
                 f"{drafted.get(currency, Decimal(0)):,}",
             )
