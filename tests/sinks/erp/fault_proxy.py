@@ -56,7 +56,7 @@ class FaultProxy:
         self.rate = 0.0
         self.mixed: tuple[FaultName, ...] = MIXED
         self.reply = Reply(503)
-        self.delay_s = 1.0
+        self.delay_s = 0.7
         self.seen: list[Seen] = []
         self._held: list[Callable[[], Any]] = []
         self._lock = threading.Lock()

@@ -18,24 +18,26 @@ HOURS = 10
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("name", ["journal", "rest-netsuite", "rest-quickbooks"])
-def test_none_is_lost_or_doubled(erps: Erps, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+@pytest.mark.parametrize(("name", "count"), [("journal", COUNT), ("rest-netsuite", COUNT), ("rest-quickbooks", 1000)])
+def test_none_is_lost_or_doubled(
+    erps: Erps, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, count: int
+) -> None:
     erp = erps(name)
-    made = {HOUR + n: documents(COUNT // HOURS, hour=HOUR + n, cents=1000 * (n + 1)) for n in range(HOURS)}
+    made = {HOUR + n: documents(count // HOURS, hour=HOUR + n, cents=1000 * (n + 1)) for n in range(HOURS)}
     with ledger(tmp_path) as world:
         world.book(*(one for batch in made.values() for one in batch), complete_hour=HOUR + HOURS)
         erp.mix_faults(seed=10_000, rate=0.3)
         started_s = time.perf_counter()
-        states = deliver(world, erp.adapter(timeout_s=0.6), batch=100, passes=20_000)
+        states = deliver(world, erp.adapter(timeout_s=0.3), batch=100, passes=20_000)
         took_s = time.perf_counter() - started_s
         erp.heal()
-        assert states == {"POSTED": COUNT}
+        assert states == {"POSTED": count}
         check_once(erp, world)
         truth = erp.truth(keys(world))
         positive = total(amount for (entry,) in truth.values() for amount in entry.sums.values() if amount > 0)
         assert positive == total(Decimal(one.amount) for batch in made.values() for one in batch)
     with capsys.disabled():
-        sys.stdout.write(f"\n{name}: {COUNT:,} documents through 30 % faults in {took_s:.0f} s\n")
+        sys.stdout.write(f"\n{name}: {count:,} documents through 30 % faults in {took_s:.0f} s\n")
 
 
 @pytest.mark.slow
