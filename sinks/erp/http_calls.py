@@ -174,7 +174,7 @@ class HttpCalls:
 def failed(answer: Answer) -> Failure | None:
     """Return what a status alone proves; None where the adapter has to read the answer (2xx and other 4xx)."""
     if answer.status in _REFUSED:
-        return NotSent(f"the ERP refused our credentials: {answer.shown}. Renew them; nothing was booked")
+        return NotSent(f"the ERP refused our credentials or rights: {answer.shown}. Nothing was booked")
     if answer.status in _SLOW_DOWN:
         return Throttled(retry_after_s(answer))
     if answer.status == 408 or not (200 <= answer.status < 300 or 400 <= answer.status < 500):
