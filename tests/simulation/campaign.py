@@ -9,7 +9,8 @@ import os
 import sys
 import time
 from collections import Counter
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 
 from tests.simulation.run import WORLDS, Outcome, run_seed
 
@@ -49,39 +50,53 @@ def _chunk(first: int, count: int, world: str, mutation: str) -> list[Outcome]:
     return outcomes
 
 
+class _Tally:
+    """What all runs came to."""
+
+    def __init__(self) -> None:
+        self.runs: Counter[str] = Counter()
+        self.deaths: Counter[str] = Counter()
+        self.steps = 0
+        self.failures = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count a run, and say at once what did not hold in it."""
+        self.runs[outcome.world] += 1
+        self.deaths += outcome.deaths
+        self.steps += outcome.steps
+        if outcome.wrong:
+            self.failures += 1
+            sys.stdout.write(f"seed {outcome.seed} ({outcome.world}): {outcome.wrong[:500]}\n  {outcome.replay}\n")
+            sys.stdout.flush()
+
+    def report(self, seconds: float) -> str:
+        """Return the summary."""
+        total = sum(self.runs.values())
+        shown = ", ".join(f"{name} {count}" for name, count in self.deaths.most_common(DEATHS_SHOWN))
+        return (
+            f"{total} runs ({', '.join(f'{name} {count}' for name, count in sorted(self.runs.items()))}) in"
+            f" {seconds:.0f} s, {total / seconds * 60:.0f} a minute; {self.steps} steps, {self.deaths.total()} deaths"
+            f" (most at: {shown}); {self.failures} runs in which something did not hold\n"
+        )
+
+
 def _many(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # for the processes: the frames are tiny
     began_s = time.monotonic()
-    runs: Counter[str] = Counter()
-    deaths: Counter[str] = Counter()
-    steps = failures = 0
-    ends = range(arguments.first, arguments.first + arguments.seeds, CHUNK_SEEDS)
-    chunks = [(first, min(CHUNK_SEEDS, arguments.first + arguments.seeds - first)) for first in ends]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
-        running: set[Future[list[Outcome]]] = {
-            pool.submit(_chunk, first, count, arguments.world, arguments.mutation) for first, count in chunks
-        }
-        for done in as_completed(running):
-            if done.cancelled():
-                continue
-            for outcome in done.result():
-                runs[outcome.world] += 1
-                deaths += outcome.deaths
-                steps += outcome.steps
-                if outcome.wrong:
-                    failures += 1
-                    sys.stdout.write(f"seed {outcome.seed} ({outcome.world}): {outcome.wrong[:500]}\n")
-                    sys.stdout.write(f"  again: {outcome.replay}\n")
-                    sys.stdout.flush()
-            if failures >= FAILURES_MAX or time.monotonic() - began_s > arguments.seconds_max:
-                pool.shutdown(wait=False, cancel_futures=True)  # what has begun still counts
-    seconds = time.monotonic() - began_s
-    total = sum(runs.values())
-    shown = ", ".join(f"{name} {count}" for name, count in deaths.most_common(DEATHS_SHOWN))
-    sys.stdout.write(
-        f"{total} runs ({', '.join(f'{name} {count}' for name, count in sorted(runs.items()))}) in {seconds:.0f} s, "
-        f"{total / seconds * 60:.0f} a minute; {steps} steps, {sum(deaths.values())} deaths (most at: {shown}); "
-        f"{failures} runs in which something did not hold\n"
-    )
-    return bool(failures)
+    tally = _Tally()
+    end = arguments.first + arguments.seeds
+    chunks = iter([(first, min(CHUNK_SEEDS, end - first)) for first in range(arguments.first, end, CHUNK_SEEDS)])
+    with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running: set[Future[list[Outcome]]] = set()
+        while True:
+            goes_on = tally.failures < FAILURES_MAX and time.monotonic() - began_s < arguments.seconds_max
+            for first, count in islice(chunks, arguments.jobs + 1 - len(running) if goes_on else 0):
+                running.add(pool.submit(_chunk, first, count, arguments.world, arguments.mutation))
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for one in done:
+                for outcome in one.result():
+                    tally.add(outcome)
+    sys.stdout.write(tally.report(time.monotonic() - began_s))
+    return bool(tally.failures)

@@ -1,20 +1,46 @@
 """Posters on a simulated ERP: they die, are paused until another took over, and are watched after every pass."""
 
 import random
+from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
 from config.settings import PosterSettings, Settings
 from core.clock import ManualClock
+from core.errors import Unreachable
 from flows.poster import Poster
+from sinks.clickhouse.posting_states import PostingState
 from sinks.erp.port import Idempotency
-from sinks.ledger import held, leases, postings
+from sinks.ledger import documents, held, leases, postings
 from tests.simulation.erp import SimulatedErp, chosen_capabilities
 from tests.simulation.fate import Died, Fate, require
-from tests.simulation.ledger import posting_states
+from tests.simulation.ledger import final_states, posting_states
+
+
+class StateTable:
+    """`posting_states` in memory: the larger version wins; a write may fail before or after it was applied."""
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+        self.rows: dict[str, PostingState] = {}
+
+    def write(self, rows: Sequence[PostingState]) -> None:
+        """Write rows, or fail."""
+        self._fate.step("posting_states.insert")
+        if self._fate.fails():
+            message = "ClickHouse is away"
+            raise Unreachable(message)
+        for row in rows:
+            known = self.rows.get(row.key)
+            if known is None or row.version >= known.version:
+                self.rows[row.key] = row
+        self._fate.step("posting_states.inserted")
+        if self._fate.fails():
+            message = "ClickHouse took it and did not say so"
+            raise Unreachable(message)
+
 
 PASSES_MAX = 400
-FINISHED = {postings.POSTED}
 
 
 class Desk:
@@ -25,7 +51,7 @@ class Desk:
         self.erp = SimulatedErp(chosen_capabilities(fate), fate=fate, clock=clock, between=self._between)
         batch = fate.random.choice((1, 3, 100))
         self._settings = Settings(poster=PosterSettings(batch_documents=batch))
-        self._posters = 0
+        self._states = StateTable(fate)
         self._poster: Poster | None = None
         self._nested = False
 
@@ -43,9 +69,8 @@ class Desk:
         self.check()
 
     def _new(self) -> Poster:
-        self._posters += 1
         chance = random.Random(self._fate.random.random())
-        return Poster(self._settings, self._engine, lambda _: self.erp, self._clock, chance=chance)
+        return Poster(self._settings, self._engine, lambda _: self.erp, self._clock, self._states, chance=chance)
 
     def _between(self) -> None:
         """Now and then the calling poster is paused so long that another takes its lease and its postings."""
@@ -75,15 +100,18 @@ class Desk:
         for _ in range(PASSES_MAX):
             self.act()
             self._clock.sleep(20)
-            states = posting_states(self._engine)
-            for key, (state, reason, _) in states.items():
+            for key, (state, reason, _) in posting_states(self._engine).items():
                 if (state, reason) == (postings.HELD, "unknown_outcome"):
                     self._release(key)
-            if {state for state, _, _ in states.values()} <= FINISHED:
+            if set(final_states(self._engine).values()) <= {postings.POSTED, documents.NOT_POSTED_ZERO}:
                 break
-        self.act()
-        left = {key: state for key, state in posting_states(self._engine).items() if state[0] not in FINISHED}
+        for _ in range(2):
+            self.act()
+            self._clock.sleep(20)
+        left = {key: state for key, state in posting_states(self._engine).items() if state[0] != postings.POSTED}
         require(not left, f"postings are left: {left}")
+        told = {key: row.state for key, row in self._states.rows.items()}
+        require(told == final_states(self._engine), "the dashboards were told other states than the ledger has")
         require(
             set(self.erp.entries) == set(posting_states(self._engine)), "the ERP has other postings than the ledger"
         )

@@ -58,3 +58,13 @@ def posting_states(engine: Engine) -> dict[str, tuple[str, str, str]]:
     with read(engine) as connection:
         rows = connection.execute(select(table.c.key, table.c.state, table.c.reason, table.c.digest)).all()
     return {row.key: (row.state, row.reason, row.digest) for row in rows}
+
+
+def final_states(engine: Engine) -> dict[str, str]:
+    """Return the state of every document as dashboards must show it: its posting's, or its own if it has none."""
+    documents, postings = tables.documents, tables.postings
+    query = select(documents.c.key, documents.c.state, postings.c.state.label("posting")).join(
+        postings, postings.c.key == documents.c.posting_key, isouter=True
+    )
+    with read(engine) as connection:
+        return {row.key: row.posting or row.state for row in connection.execute(query)}
