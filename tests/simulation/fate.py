@@ -66,6 +66,10 @@ class Fate:
         if len(self.trace) < TRACE_MAX:
             self.trace.append(text)
 
+    def aim(self, point: str) -> None:
+        """Prefer to die at this kind of step, several times."""
+        self._target, self.deaths_left = point, 4
+
     def step(self, point: str) -> None:
         """Pass a boundary between two steps of the running process, or die at it."""
         self.note(point)

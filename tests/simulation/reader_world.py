@@ -33,13 +33,14 @@ def build_reader(
     *,
     high_water_ms: int = 0,
     grace_s: int = 60,
+    accept_gap: bool = False,
 ) -> ReaderPartition:
     """Return a real reader on the simulated server."""
     state = restore(streams, snapshot)
     reader = MergedReader(
         state,
         settings.redis,
-        Reading(high_water_ms=high_water_ms, item_events_max=settings.flow.item_events_max),
+        Reading(high_water_ms=high_water_ms, item_events_max=settings.flow.item_events_max, accept_gap=accept_gap),
         open_connection=lambda: FaultyConnection(server, fate, clock),
         clock=clock,
     )

@@ -147,9 +147,12 @@ def _info(stream: Stream) -> list[Any]:
 def _range(stream: Stream, start: bytes, end: bytes, count: int) -> list[Any]:
     exclusive = start.startswith(b"(")
     low = _id(start.lstrip(b"("))
-    if end != b"+":
-        raise NotImplementedError(end)
-    found = [(at, fields) for at, fields in stream.entries if at > low or (at == low and not exclusive)]
+    high = (1 << 62, 0) if end == b"+" else _id(end)
+    found = [
+        (at, fields)
+        for at, fields in stream.entries
+        if low < at <= high or (at == low and not exclusive and at <= high)
+    ]
     return [[b"%d-%d" % at, fields] for at, fields in found[:count]]
 
 
