@@ -3,12 +3,12 @@
 Guarantee: an epoch commits only after its rows are in the table. What was written of an epoch that did not commit
 is written again by its replay and replaces itself, since every row is keyed by its identity: effectively once
 through the views `<table>_current`. If the process dies in `write_batch` or in `snapshot`, the epoch is replayed.
-Unit of parallelism: one partition, with one thread and one connection, per table and worker.
+Unit of parallelism: one partition, with one thread and one connection, per table and worker that has rows.
 """
 
 import threading
 import zlib
-from typing import Any
+from typing import Any, Final
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
@@ -20,6 +20,13 @@ from sinks.clickhouse.writer import TableWriter
 
 STATE: dict[str, int] = {"version": 1}
 """The state of a partition: nothing is kept, what a table holds is in the table."""
+
+
+PARTITIONS: Final = 8
+"""Names of partitions per table: as many as there may be workers, whatever their number is now.
+
+The engine keeps a state for each name and does not start where one has gone, as with fewer workers than before.
+"""
 
 
 class ClickHousePartition(StatefulSinkPartition[Item, dict[str, int]]):
@@ -52,7 +59,7 @@ class ClickHouseSink(FixedPartitionedSink[Item, dict[str, int]]):
     """Sink for one table. Items are (key, frame) or, for `financial_documents`, (key, document).
 
     :param stop: when set, waiting for an absent server ends with StopRequested.
-    :param partitions: one per worker of the whole cluster.
+    :param partitions: how many get rows, one per worker; the engine deals them out to workers in turn.
     """
 
     def __init__(self, table: str, settings: Settings, stop: threading.Event, partitions: int) -> None:
@@ -65,12 +72,12 @@ class ClickHouseSink(FixedPartitionedSink[Item, dict[str, int]]):
         self._partitions = partitions
 
     def list_parts(self) -> list[str]:
-        """Return the names of all partitions."""
-        return [f"{self._table}-{index:02d}" for index in range(self._partitions)]
+        """Return the names of all partitions, used or not."""
+        return [f"{self._table}-{index:02d}" for index in range(max(PARTITIONS, self._partitions))]
 
     def part_fn(self, item_key: str) -> int:
         """Return the partition of a key; pinned, since the interpreter's own hash changes from run to run."""
-        return zlib.crc32(item_key.encode())
+        return zlib.crc32(item_key.encode()) % self._partitions
 
     def build_part(self, step_id: str, for_part: str, resume_state: Any | None) -> ClickHousePartition:
         """Return the partition; there is nothing to resume, a replay replaces what was written."""

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from config.revision import Rules
 from flows import runtime
 from operators.book_limit import OVERFLOW
 from sources.producer import Producer
@@ -22,6 +23,7 @@ START_MS = int(START.timestamp() * 1000)
 HOUR_MS = 3_600_000
 EVENTS = 200_000
 POISON_EVERY = 20
+LARGE_BYTES = Rules().event_bytes_max
 SERIES_MAX = 1_000
 VALUES = 200_000
 TENANTS = ("acme", "globex", "initech")
@@ -76,7 +78,7 @@ def _poison(number: int, at_ms: int) -> list[tuple[str, bytes]]:
         ("invalid_field", text(type={})),
         ("future_time", text(time=f"{START + year:%Y-%m-%dT%H:%M:%SZ}")),
         ("too_old", text(time=f"{START - year:%Y-%m-%dT%H:%M:%SZ}")),
-        ("too_large", text(padding="x" * 300_000)),
+        ("too_large", text(padding="x" * LARGE_BYTES)),
         ("unmatched_void", text(type="meterbridge.void", data=_event(number, "acme", at_ms, id=f"never-{number}"))),
     ]
 
@@ -91,7 +93,7 @@ def _hostile(events: int) -> Iterator[tuple[int, str, bytes, str]]:
             kinds = _poison(number, at_ms)
             reason, payload = kinds[number // POISON_EVERY % len(kinds)]
             # Large ones are few, or the test would be about the network.
-            if len(payload) > 10_000 and chance.random() < 0.8:
+            if len(payload) > 10_000 and chance.random() < 0.95:
                 reason, payload = kinds[9]
             yield at_ms, tenant, payload, reason
         else:

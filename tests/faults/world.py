@@ -127,6 +127,10 @@ class World:
         process = self._processes.get(name)
         return process is not None and process.poll() is None
 
+    def pid(self, name: str) -> int:
+        """Return the process id of the flow or the poster."""
+        return self._processes[name].pid
+
     def wait(self, name: str, seconds: float) -> int:
         """Wait until the flow or the poster has ended by itself, and return its exit code."""
         return self._processes[name].wait(timeout=seconds)

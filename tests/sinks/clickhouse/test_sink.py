@@ -11,7 +11,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, cluster_main
 
-from config.settings import ClickHouseSettings, Settings
+from config.settings import ClickHouseSettings, FlowSettings, Settings
 from core.errors import InvalidRequest
 from core.shard_keys import ID_KEYS
 from sinks import clickhouse
@@ -54,8 +54,15 @@ def test_an_aborted_flow_and_its_replay_leave_every_row_once(
 
 def test_partitions_are_named_by_table_and_keys_go_to_pinned_ones() -> None:
     sink = ClickHouseSink("usage_facts", Settings(), threading.Event(), 3)
-    assert sink.list_parts() == ["usage_facts-00", "usage_facts-01", "usage_facts-02"]
-    assert [sink.part_fn(key) for key in ("id-00-0", "tenant-00-24")] == [4223993795, 839090867]
+    assert sink.list_parts() == [f"usage_facts-{index:02d}" for index in range(8)]
+    assert [sink.part_fn(key) for key in ("id-00-0", "tenant-00-24")] == [4223993795 % 3, 839090867 % 3]
+
+
+def test_the_names_of_partitions_do_not_depend_on_the_number_of_workers() -> None:
+    """The engine refuses to start where a partition has gone that once had a state."""
+    most = next(limit.le for limit in FlowSettings.model_fields["workers"].metadata if hasattr(limit, "le"))
+    names = [ClickHouseSink("usage_facts", Settings(), threading.Event(), count).list_parts() for count in (1, most)]
+    assert names[0] == names[1]
 
 
 def test_an_unknown_table_is_refused() -> None:

@@ -1,0 +1,1 @@
+"""State directories of earlier releases, made by `python -m tests.golden.make` and kept."""
