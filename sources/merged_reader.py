@@ -289,8 +289,9 @@ class MergedReader:
         at_end = self._reading.drain and all(
             cursor.at_top or cursor.state.read >= cursor.drain_to for cursor in self.cursors
         )
-        if at_end and not self._end_checked:
-            self._check(connection)  # a loss may show only now: a lost tail that was sent again, deleted entries
+        if at_end and self._reading.accept_gap and not self._end_checked:
+            # A loss may show only now, as a lost tail that was sent again does. The next start would refuse it.
+            self._check(connection)
             self._end_checked = True
         due = [cursor for cursor in self.cursors if at_end or (cursor.at_top and now_s >= cursor.claim_at_s)]
         replies = connection.call(

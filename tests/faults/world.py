@@ -107,12 +107,12 @@ class World:
             return
         if process is not None:
             self.deaths[f"{name} {'by signal' if process.returncode < 0 else f'exit {process.returncode}'}"] += 1
-        environment = self.deployment.environment(
-            METERBRIDGE_REDIS__READ_ENTRIES="50",
-            METERBRIDGE_FLOW__ITEM_EVENTS_MAX="400",
-            METERBRIDGE_FAULT_POINT=fault_point,
-            **self.extra,
-        )
+        changes = {
+            "METERBRIDGE_REDIS__READ_ENTRIES": "50",
+            "METERBRIDGE_FLOW__ITEM_EVENTS_MAX": "400",
+            "METERBRIDGE_FAULT_POINT": fault_point,
+        }
+        environment = self.deployment.environment(**(changes | self.extra))
         with self._log(name).open("ab") as output:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "cli", *_COMMANDS[name]],

@@ -69,7 +69,7 @@ class Deployment:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Return the environment that gives a process of its own these settings."""
-        return os.environ | {
+        own = {
             "METERBRIDGE_CONFIG_FILE": str(CONFIG),
             "METERBRIDGE_STATE_DIR": str(self.settings.state_dir),
             "METERBRIDGE_REDIS__URL": self.settings.redis.url,
@@ -79,8 +79,8 @@ class Deployment:
             "METERBRIDGE_FLOW__WORKERS": str(self.settings.flow.workers),
             "METERBRIDGE_METRICS__FLOW_PORT": "0",
             "METERBRIDGE_METRICS__POSTER_PORT": "0",
-            **extra,
         }
+        return os.environ | own | extra
 
     def start(self, *arguments: str, **extra: str) -> "subprocess.Popen[str]":
         """Start a command as a process of its own."""
