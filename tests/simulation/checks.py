@@ -13,6 +13,7 @@ from sinks.ledger import tables
 from sinks.ledger.database import read
 from tests.flows.oracle import Oracle, Result
 from tests.operators.rate_oracle import cost, month_of, q12
+from tests.simulation.disk import FaultyDisk
 from tests.simulation.engine import Committed, Life, Plan
 from tests.simulation.fate import Fate, require
 from tests.simulation.reader_world import build_reader
@@ -141,8 +142,6 @@ class _NoOutbox:
 
 def _run_undisturbed(world: "FlowWorld") -> tuple[Warehouse, dict[str, str]]:
     """Run the streams once more from their beginning: no fault, other shard counts, large items, one life."""
-    from tests.simulation.disk import FaultyDisk  # noqa: PLC0415
-
     fate = Fate(0, "undisturbed")
     fate.calm()
     server = Server(world.clock)

@@ -1,5 +1,6 @@
 """A ledger database for one run: a SQLite file in memory, with every commit a step at which a process may die."""
 
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ WRITER = "meterbridge_writer"
 @cache
 def _template() -> bytes:
     """Return an empty migrated database; migrating anew for every run would take longer than the run."""
-    import tempfile  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory(dir=SCRATCH) as directory:
         path = Path(directory) / "ledger.sqlite"
         ledger.migrate(f"sqlite:///{path}")

@@ -61,20 +61,20 @@ def test_a_power_cut_that_takes_an_epoch_and_its_fences_is_a_false_alarm_that_a_
     tmp_path: Path,
 ) -> None:
     """Found as seed 21360: the flow says that a stream lost its end, although it was only idle."""
-    alarms = 0
-    for seed in range(6):
+    for seed in range(10):
         fate = Fate(seed, "flow")
         fate.aim("engine.commit")
+        directory = tmp_path / str(seed)
+        directory.mkdir()
         with capture_logs(), fate.at_fault_points():
-            directory = tmp_path / str(seed)
-            directory.mkdir()
             world = FencesLost(fate, directory)
             try:
                 world.run()
             finally:
                 world.close()
-        alarms += world.alarms
-    assert alarms > 0
+        if world.alarms:
+            return
+    pytest.fail("no run had the alarm")
 
 
 class FencesLost(FlowWorld):
