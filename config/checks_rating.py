@@ -43,15 +43,17 @@ def per_event(charge: Charge, base: Location) -> Iterator[Finding]:
 
 
 def books_open(draft: Draft) -> Iterator[Finding]:
-    """Require `books_open_at` where a period's end makes an amount, so that usage does not decide which ends count."""
+    """Warn without `books_open_at` where a period's end makes an amount: then usage decides which ends count."""
     if draft.rules is None or draft.rules.books_open_at is not None:
         return
     found = next(_period_ends(draft), None)
     if found is not None:
         yield Finding(
             ("rules", "books_open_at"),
-            f"is missing: {found} falls due at the end of a billing period, and nothing says which period is the first",
+            f"is missing: {found} falls due at the end of a billing period, and the first one is the period of the"
+            " first usage that arrives",
             "write the time from which on periods are billed, such as 2026-01-01T00:00:00Z",
+            is_warning=True,
         )
 
 

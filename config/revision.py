@@ -42,7 +42,7 @@ class Rules(Model):
     books_open_at: Instant | None = None
     """Billing starts with the period that holds this time: no period-end items of earlier ones are made.
 
-    Needed where a charge has any (see `config.checks_rating`); without it the first sealed hour would decide.
+    Advised where a charge has any (see `config.checks_rating`); without it the first sealed hour decides.
     """
 
 
