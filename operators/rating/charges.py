@@ -29,7 +29,7 @@ _ZERO: Final = Decimal(0)
 
 
 def parse_charge(raw: dict[str, Any]) -> Charge:
-    """Return the charge that a plan's entry describes.
+    """Return the charge that a plan's entry describes. A field that is null is one that is not there.
 
     :raises pydantic.ValidationError: (a ValueError) naming every field that does not fit.
     """

@@ -36,10 +36,6 @@ def _positive(value: Decimal) -> Decimal:
     return value
 
 
-def _absent_is_zero(value: Any) -> Any:
-    return ZERO if value is None else value
-
-
 def _listed(value: Any) -> Any:
     """Accept one value in place of a list of one, per dimension."""
     if isinstance(value, dict):
@@ -50,27 +46,35 @@ def _listed(value: Any) -> Any:
 Money = Annotated[Number, AfterValidator(_sane)]
 NotNegative = Annotated[Money, AfterValidator(_not_negative)]
 Positive = Annotated[Money, AfterValidator(_positive)]
-OrZero = Annotated[Money, BeforeValidator(_absent_is_zero)]
-Limit = Annotated[NotNegative, BeforeValidator(_absent_is_zero)]
-"""A limit or a free part; absent, null and 0 all mean that there is none."""
 Percent = Annotated[Money, AfterValidator(_not_negative), Field(le=100)]
 Filter = Annotated[dict[Identifier, tuple[str, ...]], BeforeValidator(_listed)]
 
 
-class Tier(Model):
+class _Fields(Model):
+    """Absent and null mean the same."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if item is not None or name not in cls.model_fields}
+
+
+class Tier(_Fields):
     """One price step: up to and including `up_to` units; the last one has none."""
 
     up_to: Positive | None = None
-    unit_amount: OrZero = ZERO
-    flat_amount: OrZero = ZERO
+    unit_amount: Money = ZERO
+    flat_amount: Money = ZERO
 
 
-class PercentTier(Model):
+class PercentTier(_Fields):
     """One step of a graduated percentage."""
 
     up_to: Positive | None = None
-    rate_percent: OrZero = ZERO
-    flat_amount: OrZero = ZERO
+    rate_percent: Money = ZERO
+    flat_amount: Money = ZERO
 
 
 def _steps_fit(tiers: Sequence[Tier | PercentTier]) -> None:
@@ -90,14 +94,14 @@ def _steps_fit(tiers: Sequence[Tier | PercentTier]) -> None:
     raise ValueError(message)
 
 
-class QuantityRounding(Model):
+class QuantityRounding(_Fields):
     """How the period's quantity is rounded before it is priced. `up` is towards plus infinity."""
 
     mode: Literal["up", "down", "half_up", "half_even"]
     digits: int = Field(default=0, ge=-18, le=12)
 
 
-class Accounting(Model):
+class Accounting(_Fields):
     """What the books make of a charge."""
 
     revenue_role: Literal["usage_revenue", "subscription_revenue", "shortfall_revenue"] | None = None
@@ -105,7 +109,7 @@ class Accounting(Model):
     tax_category: str = ""
 
 
-class ChargeBase(Model):
+class ChargeBase(_Fields):
     """What every charge has, whatever its model."""
 
     id: Identifier
@@ -114,11 +118,11 @@ class ChargeBase(Model):
     unit: str = ""
     unit_divisor: Positive = ONE
     accounting: Accounting = Accounting()
-    included: Limit = ZERO
-    minimum: Limit = ZERO
+    included: NotNegative = ZERO
+    minimum: NotNegative = ZERO
     maximum: NotNegative | None = None
     discount_percent: Percent = ZERO
-    discount_amount: Limit = ZERO
+    discount_amount: NotNegative = ZERO
     quantity_rounding: QuantityRounding | None = None
     zero_usage: Literal["skip", "first_tier_flat"] = "skip"
 
@@ -175,7 +179,7 @@ class Package(ChargeBase):
     model: Literal["package"]
     package_size: Positive
     package_amount: Money
-    free_units: Limit = ZERO
+    free_units: NotNegative = ZERO
     package_rounding: Literal["up", "down"] = "up"
 
 
@@ -184,9 +188,9 @@ class Percentage(ChargeBase):
 
     model: Literal["percentage"]
     rate_percent: Money
-    fixed_amount: OrZero = ZERO
-    free_events: Annotated[int, BeforeValidator(lambda value: 0 if value is None else value), Field(ge=0)] = 0
-    free_amount: Limit = ZERO
+    fixed_amount: Money = ZERO
+    free_events: Annotated[int, Field(ge=0)] = 0
+    free_amount: NotNegative = ZERO
     per_event_minimum: NotNegative | None = None
     per_event_maximum: NotNegative | None = None
 
@@ -229,7 +233,7 @@ Simple = PerUnit | Graduated | Volume | Package | Percentage | GraduatedPercenta
 """A charge with one price list."""
 
 
-class _Row(Model):
+class _Row(_Fields):
     """What a matrix row has beside the fields of its model. `id`, `meter` and `filter` come from the matrix."""
 
     when: Filter = Field(default_factory=dict)
@@ -305,11 +309,11 @@ class Matrix(ChargeBase):
     def _complete_rows(cls, value: Any) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("rows"), list | tuple):
             return value
-        misplaced = [name for name in _OF_ROWS if name in value]
+        misplaced = [name for name in _OF_ROWS if value.get(name) is not None]
         if misplaced:
             message = f"{', '.join(misplaced)} cannot hold for a whole matrix: write it into its rows"
             raise ValueError(message)
-        shared = {name: value[name] for name in _INHERITED if name in value}
+        shared = {"model": "per_unit"} | {name: value[name] for name in _INHERITED if value.get(name) is not None}
         return value | {"rows": [cls._complete_row(value, shared, row) for row in value["rows"]]}
 
     @staticmethod
@@ -317,7 +321,7 @@ class Matrix(ChargeBase):
         if not isinstance(row, dict):
             return row
         for name in ("id", "meter", "filter"):
-            if name in row:
+            if row.get(name) is not None:
                 message = f"a row has no {name} of its own: the matrix has it, and `when` picks the usage"
                 raise ValueError(message)
         conditions = matrix.get("filter") or {}
@@ -325,7 +329,8 @@ class Matrix(ChargeBase):
         if isinstance(conditions, dict) and isinstance(when, dict):  # else pydantic says what is wrong with them
             conditions = conditions | when
         own = {"id": matrix.get("id"), "meter": matrix.get("meter"), "filter": conditions}
-        return {"model": "per_unit"} | shared | row | own
+        given = {name: item for name, item in row.items() if item is not None or name not in shared}
+        return shared | given | own
 
     @model_validator(mode="after")
     def _rows_fit(self) -> "Matrix":

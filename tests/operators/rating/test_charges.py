@@ -216,6 +216,36 @@ def test_what_a_charge_may_not_say(raw: dict[str, Any], message: str) -> None:
         parse_charge({"id": "c", "meter": "m"} | raw)
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"model": "per_unit", "unit_amount": "2"},
+        {"model": "graduated", "tiers": [{"unit_amount": "2"}]},
+        {"model": "package", "package_size": "1", "package_amount": "2"},
+        {"model": "percentage", "rate_percent": "200"},
+        {"model": "graduated_percentage", "tiers": [{"rate_percent": "200"}]},
+        {"model": "flat", "amount": "14"},
+        {"model": "matrix", "rows": [{"unit_amount": "2"}]},
+    ],
+)
+def test_a_field_that_is_null_is_one_that_is_not_there(raw: dict[str, Any]) -> None:
+    base = {"id": "c", "meter": "m"} | raw
+    plain = parse_charge(base)
+    fields = type(plain).model_fields
+    nulls = {name: None for name, field in fields.items() if not field.is_required() and name not in base}
+    filled = base | nulls
+    for name in ("tiers", "rows"):
+        if name in raw:
+            filled[name] = [{"flat_amount": None, "up_to": None} | raw[name][0]] if name == "tiers" else raw[name]
+    assert parse_charge(filled) == plain
+    assert amount(plain, Decimal(7)) == 14
+
+
+def test_a_required_field_may_not_be_null() -> None:
+    with pytest.raises(ValueError, match="unit_amount"):
+        charge("per_unit", unit_amount=None)
+
+
 def test_one_filter_value_is_a_list_of_one() -> None:
     assert charge("per_unit", unit_amount="1", filter={"model": "gpt-4"}).filter == {"model": ("gpt-4",)}
 
