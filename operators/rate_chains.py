@@ -181,8 +181,8 @@ def usage_amount(charge: Simple, quantity: Decimal, events: int) -> Decimal:
 
 
 def extra_amount(charge: Simple, chain: Chain, share: Fraction) -> Decimal:
-    """Return what the period's end adds to the usage to date."""
-    final = quantized(amount(charge, chain.quantity, chain.events, final=True, share=share))
+    """Return what the period's end adds to the usage to date: nothing if the contract has no share of the period."""
+    final = quantized(amount(charge, chain.quantity, chain.events, final=share > 0, share=share))
     return final - chain.usage
 
 

@@ -169,7 +169,7 @@ def _of_usage(row: Row, charge: Charge, before: _Place, after: _Place) -> RowExp
 
 
 def _of_period_end(row: Row, priced: _Priced, after: _Place) -> RowExplanation:
-    final = explain(priced.charge, after.quantity, after.events, final=True, share=priced.share)
+    final = explain(priced.charge, after.quantity, after.events, final=priced.share > 0, share=priced.share)
     return RowExplanation(row, final=final, expected=_q12(final) - row["amount_before"])
 
 

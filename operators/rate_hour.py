@@ -144,6 +144,9 @@ class HourRater:
         changed = {key for key, timeline in index.timelines.items() if timeline.differs(before.timelines.get(key))}
         for key in self.chains.keys_of(changed):
             terms, charge = _terms_of(key, index)
+            if terms is None and _begins_after_end(key, index):
+                # Its usage keeps its price, and what the period's end or elapsed time added is taken back.
+                terms, charge = _terms_of(key, before)
             if terms is None or charge is None:
                 continue
             job = self._job(terms, Price(charge, key.price_row), jobs)
@@ -186,7 +189,7 @@ class HourRater:
         for job in jobs.values():
             terms = job.terms
             contract = (terms.customer, terms.contract.id)
-            if not has_period_end(job.charge):
+            if not (has_period_end(job.charge) or job.chain.extra):
                 continue
             if not self.period_ends.is_closed(contract, terms.period_start, terms.period_end):
                 continue
@@ -255,9 +258,17 @@ def _days(closings: list[Closing]) -> list[Closing]:
     return list(last.values())
 
 
+def _begins_after_end(key: ChainKey, index: TermsIndex) -> bool:
+    """Return whether a revision ended the contract before the chain's billing period began."""
+    to = index.timelines[key.customer, key.contract].contract.to
+    return to is not None and microseconds(to) <= key.period_start_us
+
+
 def _terms_of(key: ChainKey, index: TermsIndex) -> tuple[Terms | None, Simple | None]:
     """Return the terms and the price under which a chain goes on in this revision, if it does."""
-    timeline = index.timelines[key.customer, key.contract]
+    timeline = index.timelines.get((key.customer, key.contract))
+    if timeline is None:
+        return None, None
     start = EPOCH + timedelta(microseconds=key.period_start_us)
     contract = timeline.contract
     for terms in timeline.terms_in(*billing_period(contract.billing_period, contract.from_, start)):

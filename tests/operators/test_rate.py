@@ -371,6 +371,43 @@ def test_a_new_price_reaches_closed_periods_and_their_minimum_in_the_open_month(
     assert driver.rows()["accounting_period"].to_list() == ["2024-01", "2024-01", "2024-02", "2024-02"]
 
 
+def test_a_minimum_that_a_revision_takes_away_is_credited_in_closed_periods() -> None:
+    opened = {"books_open_at": "2024-01-01T00:00:00Z"}
+    known_from_ms = (HOUR0 + (JANUARY + 10 * DAY) // 60) * 3_600_000
+    modified = contract(overrides=[{"charge": "in", "set": {"minimum": "0"}}])
+    before = revision([version(LEAST)], rules=opened)
+    after = revision([version(LEAST)], [customer(contracts=[modified])], known_from_ms, rules=opened)
+    driver = run(History([before, after]), Use(0, 0, "24"), end=JANUARY + 12 * DAY)
+    # 24 x 0.5 = 12 and 50 to the minimum of 62, which nobody owes any more.
+    assert [(row[1], row[3], row[5]) for row in short(driver.rows())] == [
+        (0, "usage", 12),
+        (743, "true_up", 50),
+        (743, "true_up", -50),
+    ]
+
+
+def test_fees_of_closed_periods_after_a_contracts_new_end_are_credited() -> None:
+    opened = {"books_open_at": "2024-01-01T00:00:00Z"}
+    known_from_ms = (HOUR0 + 62 * DAY // 60) * 3_600_000
+    ended = contract(to="2024-01-11T00:00:00Z")
+    before = revision([version(LEAST, FLAT)], rules=opened)
+    after = revision([version(LEAST, FLAT)], [customer(contracts=[ended])], known_from_ms, rules=opened)
+    driver = run(History([before, after]), Use(0, 0, "24"), end=100 * DAY)
+    # January: a fee of 31 and 12 + 50; February as much without usage. Then 10 of 31 days of January are left:
+    # 31 - 10 back of the fee, 62 - 20 of the minimum (to which 8 are missing), and all of February.
+    assert [(row[0], row[1] // 24, row[3], row[5]) for row in short(driver.rows())] == [
+        ("in", 0, "usage", 12),
+        ("base", 30, "fee", 31),
+        ("in", 30, "true_up", 50),
+        ("base", 59, "fee", 31),
+        ("in", 59, "true_up", 62),
+        ("base", 30, "fee", -21),
+        ("base", 59, "fee", -31),
+        ("in", 30, "true_up", -42),
+        ("in", 59, "true_up", -62),
+    ]
+
+
 def test_contracts_that_a_revision_leaves_alone_are_not_rated_again() -> None:
     other = {"id": "q", "versions": [version(PER_TOKEN)]}
     held = [customer("acme"), customer("beta", contracts=[contract(plan="q")])]
