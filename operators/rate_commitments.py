@@ -13,6 +13,7 @@ A charge belongs to the commitment period that holds its usage hour. Late usage 
 """
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -101,6 +102,10 @@ class Commitments:
             del self.accounts[key]
         if old:
             self._bytes = None
+
+    def touch(self, contracts: AbstractSet[tuple[str, str]]) -> None:
+        """Look at the accounts of these (customer, contract) pairs again: a revision changed their terms."""
+        self._touched |= {key for key in self.accounts if (key.customer, key.contract) in contracts}
 
     # --- charges -----------------------------------------------------------------------------------------
 

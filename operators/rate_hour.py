@@ -1,7 +1,7 @@
 """Rates one booked hour of one shard: usage, usage that got a price, period ends, and what stays unrated."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import polars as pl
@@ -21,7 +21,7 @@ from operators.rate_chains import (
 )
 from operators.rate_commitments import CommitmentRow, Commitments
 from operators.rate_pending import PENDING_SCHEMA, PendingUsage, no_pending
-from operators.rate_periods import BILLING, DAYS, Closing, PeriodEnds
+from operators.rate_periods import BILLING, DAYS, Closing, ContractKey, PeriodEnds
 from operators.rate_prices import Price
 from operators.rate_recognition import Recognition, recognise, recognise_changed, recognise_until, recognition_of
 from operators.rate_resolve import Resolved, resolve
@@ -142,6 +142,7 @@ class HourRater:
     def _rate_price_changes(self, booked: BookedAt, index: TermsIndex, before: TermsIndex, jobs: _Jobs) -> None:
         """Bring what is booked to the prices of the first hour of a revision, where it changes a contract's."""
         changed = {key for key, timeline in index.timelines.items() if timeline.differs(before.timelines.get(key))}
+        self._commitments.touch(changed)
         for key in self.chains.keys_of(changed):
             terms, charge = _terms_of(key, index)
             if terms is None and _begins_after_end(key, index):
@@ -156,6 +157,10 @@ class HourRater:
             recognition = _recognition(job, index, booked)
             job.steps += recognise(job.chain, [step] if step is not None else [], recognition)
             job.steps += recognise_changed(job.chain, recognition, place)
+            contract = (key.customer, key.contract)
+            if self.period_ends.is_closed(contract, terms.period_start, terms.period_end):
+                # A version with a past date has its days of the period, and owes for them without any usage too.
+                self._add_period_ends(contract, terms.period_start, terms.period_end, index, jobs)
 
     # --- time --------------------------------------------------------------------------------------------
 
@@ -183,9 +188,7 @@ class HourRater:
                 continue
             for terms in index.timelines[closing.contract].terms_in(closing.start, closing.end):
                 self._recognise(terms, booked, index, jobs, microseconds(closing.end))
-                for price in terms.pricing.prices:
-                    if has_period_end(price.charge) and not price.charge.looks_at_each_event:
-                        self._job(terms, price, jobs)
+            self._add_period_ends(closing.contract, closing.start, closing.end, index, jobs)
         for job in jobs.values():
             terms = job.terms
             contract = (terms.customer, terms.contract.id)
@@ -198,6 +201,15 @@ class HourRater:
             step = rate_period_end(job.chain, job.charge, share, place)
             if step is not None:
                 job.steps += recognise(job.chain, [step], _recognition(job, index, booked))
+
+    def _add_period_ends(
+        self, contract: ContractKey, start: datetime, end: datetime, index: TermsIndex, jobs: _Jobs
+    ) -> None:
+        """Add a job for every price to which the period's end can add something, used or not."""
+        for terms in index.timelines[contract].terms_in(start, end):
+            for price in terms.pricing.prices:
+                if has_period_end(price.charge) and not price.charge.looks_at_each_event:
+                    self._job(terms, price, jobs)
 
     def _rate_commitments(
         self, booked: BookedAt, closings: list[Closing], days: list[Closing], index: TermsIndex, jobs: _Jobs

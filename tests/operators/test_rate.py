@@ -408,6 +408,28 @@ def test_fees_of_closed_periods_after_a_contracts_new_end_are_credited() -> None
     ]
 
 
+def test_a_version_with_a_past_date_owes_its_days_of_closed_periods() -> None:
+    opened = {"books_open_at": "2024-01-01T00:00:00Z"}
+    known_from_ms = (HOUR0 + (JANUARY + 10 * DAY) // 60) * 3_600_000
+    held = [customer(contracts=[contract(plan_version="latest")])]
+    first, second = version(LEAST, FLAT), version(LEAST, FLAT | {"amount": "62"}, effective="2024-01-11T00:00:00Z")
+    history = History(
+        [revision([first], held, rules=opened), revision([first, second], held, known_from_ms, rules=opened)]
+    )
+    driver = run(history, Use(0, 0, "24"), end=JANUARY + 12 * DAY)
+    # The first version has 10 of 31 days, so 10 of its fee, and 20 of its minimum, to which 12 of usage leave 8
+    # missing. The second has 21: 62 x 21 / 31 = 42 of its fee and of its minimum, without any usage.
+    assert [(row[0], row[3], row[5]) for row in short(driver.rows())] == [
+        ("in", "usage", 12),
+        ("base", "fee", 31),
+        ("in", "true_up", 50),
+        ("base", "fee", -21),
+        ("in", "true_up", -42),
+        ("base", "fee", 42),
+        ("in", "true_up", 42),
+    ]
+
+
 def test_contracts_that_a_revision_leaves_alone_are_not_rated_again() -> None:
     other = {"id": "q", "versions": [version(PER_TOKEN)]}
     held = [customer("acme"), customer("beta", contracts=[contract(plan="q")])]

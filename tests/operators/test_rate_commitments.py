@@ -166,6 +166,25 @@ def test_a_postpaid_shortfall_is_due_once_and_shrinks_by_late_usage() -> None:
     assert ("true_up", "shortfall_revenue", "unbilled_receivable", Decimal("10.00")) in found
 
 
+@pytest.mark.parametrize(
+    ("fields", "back"),
+    [
+        # 80 promised in place of 100
+        ({"commitments": [POSTPAID | {"amount": "80"}]}, -20),
+        # 100 x 12 / 31 = 38.71 for the days up to a new end: 61.29 back
+        ({"commitments": [POSTPAID], "to": "2024-01-13T00:00:00Z"}, Decimal("-61.29")),
+    ],
+)
+def test_what_a_revision_changes_of_a_commitment_is_booked_at_once(fields: dict[str, Any], back: Decimal) -> None:
+    known_from_ms = (HOUR0 + (JANUARY + 10 * DAY) // 60) * 3_600_000
+    after = revision([version(IN, CALLS)], [customer(contracts=[contract(**fields)])], known_from_ms, rules=RULES)
+    driver = run(History([*agreed(POSTPAID).revisions, after]), end=JANUARY + 12 * DAY)
+    assert rows(driver) == [("commitment:least", 743, "true_up", 100), ("commitment:least", 743, "true_up", back)]
+    driver.restart()
+    driver.send(facts([]), JANUARY + 20 * DAY)
+    assert len(driver.rows()) == 2
+
+
 def test_a_postpaid_commitment_is_due_without_any_usage() -> None:
     driver = run(agreed(POSTPAID), end=JANUARY + 180)
     assert short(driver.rows()) == [("commitment:least", 743, 745, "true_up", 0, 100)]
