@@ -15,7 +15,7 @@ from operators.rate_prices import Price
 from operators.rate_resolve import LATE, USAGE, VOID
 from operators.rate_terms import Terms
 from operators.rating.charges import Charge, amount
-from operators.rating.schema import Flat, Matrix, Simple
+from operators.rating.schema import Flat, Matrix, Simple, Volume
 
 Q12: Final = Decimal(1).scaleb(-12)
 ZERO: Final = Decimal(0).quantize(Q12)
@@ -200,8 +200,8 @@ def rate_usage(
 
     Each usage hour touched gets its plain row (`usage`, or `late_usage` before the booked hour), a zero one if
     there were only voids: it replaces the provisional row of the hour. A drop of the amount that no negative
-    quantity explains comes from a cheaper tier: the hour's rows keep their quantity, and the drop is one row of
-    its own. Only `final` rows are told apart like that; a provisional one carries the whole difference.
+    quantity explains comes from a cheaper tier of a volume price: the hour's rows keep their quantity, and the drop
+    is one row of its own. Only `final` rows are told apart like that; a provisional one carries the whole difference.
     """
     steps: list[Step] = []
     hour: list[Touch] = []
@@ -231,7 +231,7 @@ def _rate_hour(
         usage = usage_amount(charge, chain.quantity, chain.events)
         difference = usage - chain.usage
         chain.usage = usage
-        if final and difference < 0 and quantity >= 0 and touch.kind != VOID:
+        if final and difference < 0 and quantity >= 0 and touch.kind != VOID and isinstance(charge, Volume):
             repriced += difference
             difference = ZERO
         after = before + difference

@@ -1,5 +1,6 @@
 """What a charge may say (contract, design 3.1): one strict model per charge model, amounts as decimal text."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -337,8 +338,8 @@ class Matrix(ChargeBase):
         if not self.rows:
             message = "a matrix has at least 1 row"
             raise ValueError(message)
-        names = [self.name_of(row) for row in self.rows]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        names = Counter(map(self.name_of, self.rows))
+        twice = sorted(name for name, count in names.items() if count > 1)
         if twice:
             message = f"more than one row is called {', '.join(twice)}: give them other `when` or a `row` name"
             raise ValueError(message)

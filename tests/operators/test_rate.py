@@ -115,6 +115,11 @@ def test_a_cheaper_volume_tier_makes_a_repricing_row() -> None:
     ]
 
 
+def test_a_negative_price_is_a_credit_and_no_cheaper_tier() -> None:
+    driver = run(History([revision([version(PER_TOKEN | {"unit_amount": "-0.5"})])]), Use(0, 0, "4"))
+    assert short(driver.rows()) == [("in", 0, 0, "usage", 4, -2)]
+
+
 def test_a_period_ends_with_fee_and_true_up_also_without_usage_and_once() -> None:
     history = History([revision([version(LEAST, FLAT)], rules={"books_open_at": "2024-01-15T00:00:00Z"})])
     driver = Driver(history)
