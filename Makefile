@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test test-slow test-all lint format bench kill-campaign simulate-faults lock clean
+.PHONY: help setup demo demo-erp test test-slow test-all lint format bench kill-campaign simulate-faults lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ setup: $(STAMP) ## Make the virtual environment from the hash-checked lock file
 
 demo: $(STAMP) ## Run everything once on a generated workload, on the embedded stack
 	@$(BIN)/meterbridge demo
+
+demo-erp: $(STAMP) ## A month end with a real Tryton as the ERP: accruals, invoices, trial balance
+	@$(BIN)/meterbridge demo-erp
 
 test: $(STAMP) ## All tests but the slow ones
 	@$(BIN)/python -m pytest -m "not slow"

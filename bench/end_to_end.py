@@ -21,7 +21,7 @@ import orjson
 
 from bench.figures import Figure, figure
 from bench.machine import describe
-from cli.demo import _free_port
+from cli.demo_steps import free_port
 from config.settings import Settings
 from sinks.clickhouse.client import connect
 from sources.producer import Producer
@@ -77,12 +77,12 @@ def measure(*, quick: bool) -> list[Figure]:
 def run(directory: Path, events: int, batch: int, epoch_s: float, minutes: int) -> dict[str, Any]:
     """Fill the streams, drain them with a flow process, and return the figures."""
     base = Settings()
-    metrics_port = _free_port(0)
+    metrics_port = free_port(0)
     settings = base.model_copy(
         update={
             "state_dir": directory,
-            "redis": base.redis.model_copy(update={"url": f"redis://127.0.0.1:{_free_port(0)}/0"}),
-            "clickhouse": base.clickhouse.model_copy(update={"url": f"http://127.0.0.1:{_free_port(0)}"}),
+            "redis": base.redis.model_copy(update={"url": f"redis://127.0.0.1:{free_port(0)}/0"}),
+            "clickhouse": base.clickhouse.model_copy(update={"url": f"http://127.0.0.1:{free_port(0)}"}),
         }
     )
     environment = os.environ | {

@@ -4,47 +4,27 @@ Runs in a state directory of its own (`.meterbridge/demo`) that every run begins
 other data. The flow and the poster run as processes of their own, as in production.
 """
 
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-import httpx
 import orjson
 import typer
 
 from cli import demo_report
+from cli import demo_steps as steps
 from cli.context import context
-from cli.output import emit, note, progress
+from cli.output import emit, note
 from config.revision import Configuration
-from config.settings import LedgerSettings, Settings
-from core.errors import Disagreement, FatalError, InvalidRequest
+from config.settings import Settings
+from core.errors import Disagreement, InvalidRequest
 
 DEMO_DIRECTORY = "demo"
-SECONDS_MAX = 900
 HISTORY_HOURS = 30
-_MADE = {
-    "accepted": "accepted",
-    "duplicates": "duplicate",
-    "conflicts": "conflicting_duplicate",
-    "rejected": "rejected",
-}
-"""Counts the workload keeps of what it made, and the outcome each must have."""
-_SUMS = ("input_tokens", "output_tokens")
-"""Sums of what was sent, voids taken off: what the meters of these names must show."""
-
-
-_LOGINS: Final = frozenset(
-    {"METERBRIDGE_REDIS__USERNAME", "METERBRIDGE_REDIS__PASSWORD", "METERBRIDGE_CLICKHOUSE__PASSWORD"}
-)
-"""Settings for other servers than the demo's own."""
 
 
 def demo(
@@ -69,17 +49,18 @@ def demo(
             raise InvalidRequest(message)
     configuration = cli.configuration()
     _refuse_real_erps(configuration)
-    settings = _settings(cli.settings)
+    settings = steps.settings_of(cli.settings, DEMO_DIRECTORY)
     stack = Stack(settings)
-    _start_empty(stack, settings)
+    steps.start_empty(stack, settings)
     try:
         note(f"Started Valkey at {settings.redis.url} and ClickHouse at {settings.clickhouse.url}.")
-        environment = _environment(settings, cli.config_path)
-        _call(environment, "migrate")
-        sent = _send(settings, configuration, traces, events, seed)
-        _meter(environment, settings, sent["entries"])
-        _call(environment, "post", "--once")
-        reader = demo_report.Reader(settings, configuration)
+        environment = steps.environment_of(settings, cli.config_path)
+        steps.call(environment, "migrate")
+        workload = _workload(traces, events, seed)
+        sent = steps.send(settings, workload, None if traces else events)
+        steps.meter(environment, settings, sent["entries"])
+        steps.call(environment, "post", "--once")
+        reader = demo_report.Reader(settings, configuration, demo_report.journal_books(settings.books_dir))
         try:
             report = reader.report(sent)
         finally:
@@ -104,74 +85,7 @@ def _refuse_real_erps(configuration: Configuration) -> None:
             raise InvalidRequest(message)
 
 
-def _settings(base: Settings) -> Settings:
-    """Return the settings of the demo: a directory, ledger and books of its own, free ports, no login."""
-    redis_port, clickhouse_port = _free_port(6390), _free_port(8190)
-    return base.model_copy(
-        update={
-            "state_dir": base.state_dir / DEMO_DIRECTORY,
-            "redis": base.redis.model_copy(
-                update={"url": f"redis://127.0.0.1:{redis_port}/0", "username": None, "password": None, "tls": False}
-            ),
-            "clickhouse": base.clickhouse.model_copy(
-                update={"url": f"http://127.0.0.1:{clickhouse_port}", "username": "default", "password": None}
-            ),
-            "ledger": LedgerSettings(),
-            "poster": base.poster.model_copy(update={"journal_directory": None}),
-            "metrics": base.metrics.model_copy(update={"flow_port": _free_port(0), "poster_port": 0}),
-        }
-    )
-
-
-def _free_port(wished: int) -> int:
-    for port in (wished, 0):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    message = "no free port on 127.0.0.1: stop something that listens there"
-    raise FatalError(message)
-
-
-def _start_empty(stack: Any, settings: Settings) -> None:
-    stack.stop()
-    shutil.rmtree(settings.state_dir, ignore_errors=True)
-    stack.start()
-
-
-def _environment(settings: Settings, config_path: Path) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name.upper() not in _LOGINS}
-    return inherited | {
-        "METERBRIDGE_LEDGER__URL": settings.ledger_url,
-        "METERBRIDGE_POSTER__JOURNAL_DIRECTORY": str(settings.books_dir),
-        "METERBRIDGE_REDIS__TLS": "false",
-        "METERBRIDGE_CLICKHOUSE__USERNAME": settings.clickhouse.username,
-        "METERBRIDGE_CONFIG_FILE": str(config_path),
-        "METERBRIDGE_STATE_DIR": str(settings.state_dir),
-        "METERBRIDGE_REDIS__URL": settings.redis.url,
-        "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
-        "METERBRIDGE_METRICS__FLOW_PORT": str(settings.metrics.flow_port),
-        "METERBRIDGE_METRICS__POSTER_PORT": "0",
-    }
-
-
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "cli", *arguments]  # -P: never a package `cli` of the current directory
-
-
-def _call(environment: dict[str, str], *arguments: str) -> None:
-    """Run another command of ours to its end; its errors become ours."""
-    done = subprocess.run(  # noqa: S603
-        _command(*arguments), env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
-    )
-    if done.returncode:
-        message = f"`meterbridge {' '.join(arguments)}` failed:\n{done.stderr.strip() or done.stdout.strip()}"
-        raise FatalError(message)
-
-
-def _workload(configuration: Configuration, traces: list[Path], events: int, seed: int) -> Any:
+def _workload(traces: list[Path], events: int, seed: int) -> Any:
     from sources.workload import Workload, trace_workload  # noqa: PLC0415
 
     if traces:
@@ -179,70 +93,6 @@ def _workload(configuration: Configuration, traces: list[Path], events: int, see
     # History ends where the last hour ended: an hour seals only when Redis' clock has passed its end and the grace.
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(minutes=5)
     return Workload(seed=seed, events=events, start=end - timedelta(hours=HISTORY_HOURS), end=end)
-
-
-def _send(
-    settings: Settings, configuration: Configuration, traces: list[Path], events: int, seed: int
-) -> dict[str, int]:
-    from sources.producer import Producer  # noqa: PLC0415
-
-    workload = _workload(configuration, traces, events, seed)
-    with progress("Sending events", None if traces else events) as advance:
-        report = Producer(settings.redis).send(_counted(workload, advance))
-    note(f"Sent {report.events:,} events in {report.entries:,} stream entries, {report.seconds:.1f} s.")
-    made = {name: int(workload.expected[key]) for key, name in _MADE.items() if key in workload.expected}
-    made |= {key: int(workload.expected[key]) for key in _SUMS if key in workload.expected}
-    return {"entries": report.entries, "events": report.events} | made
-
-
-def _counted(records: Iterable[Any], advance: Any, step: int = 5_000) -> Iterator[Any]:
-    for number, record in enumerate(records, 1):
-        yield record
-        if number % step == 0:
-            advance(step)
-
-
-def _meter(environment: dict[str, str], settings: Settings, entries: int) -> None:
-    """Run the flow until the streams are drained, with a live display."""
-    log_path = settings.state_dir / "flow.log"
-    started_s = time.monotonic()
-    with log_path.open("wb") as log_file:
-        process = subprocess.Popen(  # noqa: S603
-            _command("run", "--drain", "--json"), env=environment, stdout=subprocess.DEVNULL, stderr=log_file
-        )
-        try:
-            with progress("Metering entries", entries) as advance:
-                _watch(process, settings, advance)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait(timeout=30)
-    if process.returncode:
-        message = f"the flow failed; the end of {log_path}:\n{log_path.read_text()[-3000:]}"
-        raise FatalError(message)
-    seconds = time.monotonic() - started_s
-    note(f"Metered in {seconds:.1f} s, start and stop included ({entries / seconds:,.0f} entries/s).")
-
-
-def _watch(process: "subprocess.Popen[bytes]", settings: Settings, advance: Any) -> None:
-    shown, deadline_s = 0, time.monotonic() + SECONDS_MAX
-    url = f"http://{settings.metrics.host}:{settings.metrics.flow_port}/metrics"
-    while process.poll() is None:
-        if time.monotonic() > deadline_s:
-            message = f"the flow did not end within {SECONDS_MAX} s: see {settings.state_dir / 'flow.log'}"
-            raise FatalError(message)
-        time.sleep(0.25)
-        try:
-            text = httpx.get(url, timeout=2).text
-        except httpx.HTTPError:
-            continue  # not listening yet, or gone already
-        read = sum(
-            int(float(line.rsplit(" ", 1)[1]))
-            for line in text.splitlines()
-            if line.startswith("meterbridge_entries_total{")
-        )
-        advance(max(0, read - shown))
-        shown = max(shown, read)
 
 
 def _show(report: demo_report.Report, settings: Settings, seconds: float, keep: bool) -> None:

@@ -1,8 +1,9 @@
 """What the demo shows at its end: numbers read back from the stores, and checks that they agree."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -46,6 +47,7 @@ class Report:
     amounts: list[dict[str, Any]] = field(default_factory=list)
     unrated: list[dict[str, Any]] = field(default_factory=list)
     documents: dict[str, int] = field(default_factory=dict)
+    books_title: str = ""
     books: list[dict[str, Any]] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
 
@@ -55,10 +57,28 @@ class Report:
         return all(check.holds for check in self.checks)
 
 
-class Reader:
-    """Reads the numbers of a finished run from ClickHouse, the ledger database and the books."""
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the ERP holds: rows with at least `account`, `currency` and `balance` (debit positive)."""
 
-    def __init__(self, settings: Settings, configuration: Configuration) -> None:
+    title: str
+    rows: list[dict[str, Any]]
+    revenue_accounts: frozenset[str]
+
+
+def journal_books(directory: Path) -> Books:
+    """Return the balances in the journal."""
+    found = sorted(balances(directory).items())
+    rows = [{"account": account, "currency": currency, "balance": balance} for (account, currency), balance in found]
+    income = frozenset(account for (account, _), _ in found if account.startswith("Income:"))
+    return Books("The books (journal)", rows, income)
+
+
+class Reader:
+    """Reads the numbers of a finished run from ClickHouse and the ledger database, and compares them with the books."""
+
+    def __init__(self, settings: Settings, configuration: Configuration, books: Books) -> None:
+        self._books = books
         self._settings = settings
         self._configuration = configuration
         self._client = connect(settings.clickhouse)
@@ -101,7 +121,7 @@ class Reader:
             " GROUP BY tenant, meter ORDER BY tenant, meter"
         )
         report.documents = documents.count_by_state(self._engine)
-        report.books = self._books()
+        report.books_title, report.books = self._books.title, self._books.rows
         report.checks = [*self._intake_checks(report, sent), *self._fact_checks(), *self._money_checks(report)]
         return report
 
@@ -118,12 +138,6 @@ class Reader:
             f" ORDER BY `{meters[0]}` DESC",
             **{f"m{index}": name for index, name in enumerate(meters)},
         )
-
-    def _books(self) -> list[dict[str, Any]]:
-        return [
-            {"account": account, "currency": currency, "balance": balance}
-            for (account, currency), balance in sorted(balances(self._settings.books_dir).items())
-        ]
 
     def _intake_checks(self, report: Report, sent: Mapping[str, int]) -> list[Check]:
         decided = sum(report.outcomes.values())
@@ -194,7 +208,11 @@ class Reader:
         ]
         for currency, amount in sorted(drafted.items()):
             booked = sum(
-                (-row["balance"] for row in report.books if row["currency"] == currency and _is_income(row["account"])),
+                (
+                    -row["balance"]
+                    for row in report.books
+                    if row["currency"] == currency and row["account"] in self._books.revenue_accounts
+                ),
                 Decimal(0),
             )
             checks.append(Check(f"{currency}: documents = revenue in the books", f"{amount:,}", f"{booked:,}"))
@@ -217,7 +235,8 @@ class Reader:
         return checks
 
 
-def _table(title: str, rows: list[dict[str, Any]], limit: int | None = None) -> RenderableType:
+def rows_table(title: str, rows: list[dict[str, Any]], limit: int | None = None) -> RenderableType:
+    """Return rows of one shape for a person, numbers to the right."""
     if not rows:
         return Group(f"[bold]{title}[/]", "  none")
     table = Table()
@@ -244,23 +263,23 @@ def show(console: Console, report: Report) -> None:
     """Print the report for a person."""
     intake = [{"outcome": name, "events": number} for name, number in sorted(report.outcomes.items())]
     intake += [{"outcome": f"  rejected: {name}", "events": n} for name, n in sorted(report.rejected_by_reason.items())]
-    console.print(_table(f"Intake of {report.entries:,} stream entries", intake))
-    console.print(_table("Usage per tenant", report.usage, TENANTS_SHOWN_MAX))
-    console.print(_table("Late usage, booked when it arrived", report.corrections))
+    console.print(rows_table(f"Intake of {report.entries:,} stream entries", intake))
+    console.print(rows_table("Usage per tenant", report.usage, TENANTS_SHOWN_MAX))
+    console.print(rows_table("Late usage, booked when it arrived", report.corrections))
     console.print(
-        _table("Amounts per customer (fees: what is due whatever the usage, since billing began)", report.amounts)
+        rows_table("Amounts per customer (fees: what is due whatever the usage, since billing began)", report.amounts)
     )
-    console.print(_table("Usage nobody pays for yet", report.unrated))
-    console.print(_table("Documents by state", [{"state": k, "documents": v} for k, v in report.documents.items()]))
-    console.print(_table("The books (journal)", report.books))
-    console.print("[bold]Do all these agree?[/]")
-    checks = Table()
+    console.print(rows_table("Usage nobody pays for yet", report.unrated))
+    console.print(rows_table("Documents by state", [{"state": k, "documents": v} for k, v in report.documents.items()]))
+    console.print(rows_table(report.books_title, report.books))
+    console.print(checks_table(report.checks))
+
+
+def checks_table(checks: Iterable[Check]) -> RenderableType:
+    """Return the checks for a person."""
+    found = Table()
     for name in ("check", "one side", "other side", ""):
-        checks.add_column(name, justify="left" if name in ("check", "") else "right")
-    for check in report.checks:
-        checks.add_row(check.name, check.left, check.right, "[green]yes[/]" if check.holds else "[red]NO[/]")
-    console.print(checks)
-
-
-def _is_income(account: str) -> bool:
-    return account.startswith("Income:")
+        found.add_column(name, justify="left" if name in ("check", "") else "right")
+    for check in checks:
+        found.add_row(check.name, check.left, check.right, "[green]yes[/]" if check.holds else "[red]NO[/]")
+    return Group("[bold]Do all these agree?[/]", found)

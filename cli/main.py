@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "demo": Entry("cli.demo:demo", "Show the whole way from events to the books, on this machine."),
+    "demo-erp": Entry("cli.demo_erp:demo_erp", "Show a month end with a real Tryton as the ERP, on this machine."),
     "up": Entry("cli.stack_commands:up", "Start the embedded servers: Valkey, ClickHouse, ledger."),
     "down": Entry("cli.stack_commands:down", "Stop the embedded servers; their data stays."),
     "status": Entry("cli.stack_commands:status", "Show which embedded servers run, and where."),

@@ -54,12 +54,21 @@ def accounts(company, specification):
         like = templates[one["like"]]
         account = Model.get("account.account")(name=one["name"])
         account.code, account.company, account.type, account.parent = one["code"], company, like.type, like.parent
-        account.party_required = one["like"] == "receivable"
+        account.party_required = one["like"] == "receivable" or bool(one.get("party"))
         account.unbilled_usage = bool(one.get("unbilled"))
         if one.get("end"):
             account.start_date, account.end_date = dt.date(2000, 1, 1), dt.date.fromisoformat(one["end"])
         account.save()
     return templates
+
+
+def taxes(company, specification):
+    """Make the tax, on the account that the specification names, else on the template's."""
+    tax = create_tax(Decimal(specification["tax"]), company)
+    if specification.get("tax_account"):
+        (account,) = Model.get("account.account").find([("code", "=", specification["tax_account"])])
+        tax.invoice_account = tax.credit_note_account = account
+    tax.save()
 
 
 def parties(specification):
@@ -100,7 +109,7 @@ def main(specification_path, result_path):
     years(company, specification["years"], specification["closed"])
     accounts(company, specification["accounts"])
     if specification.get("tax"):
-        create_tax(Decimal(specification["tax"]), company).save()
+        taxes(company, specification)
     parties(specification["customers"])
     key = integration_user(company, specification["login"])
     Path(result_path).write_text(json.dumps({"company": company.id, "key": key}))

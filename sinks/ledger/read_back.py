@@ -10,12 +10,13 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, and_, func, select, update
 
 from sinks.erp.port import ErpEntry, ErpPort, Posting, Window
 from sinks.ledger import exceptions, tables
 from sinks.ledger.amounts import exact
 from sinks.ledger.database import read, write
+from sinks.ledger.invoice_lines import RECEIVABLE
 from sinks.ledger.postings import BOOKED, MISMATCHED, POSTED, RECONCILED, Stored, stored
 from sinks.ledger.times import MS_PER_HOUR, to_datetime, to_ms
 
@@ -213,15 +214,26 @@ def _strangers(engine: Engine, groups: Sequence[Sequence[ErpEntry]], now: dateti
 
 
 def booked_totals(engine: Engine, adapter: ErpPort, entities: Sequence[str]) -> dict[tuple[str, str], Decimal]:
-    """Return what all booked postings come to, by (account as the ERP names it, currency)."""
-    query = select(_TABLE.c.json).where(
-        _TABLE.c.adapter == adapter.name, _TABLE.c.entity.in_(list(entities)), _TABLE.c.state.in_(BOOKED)
+    """Return what all booked postings come to, by (account as the ERP names it, currency).
+
+    The tax that the ERP told of an invoice is owed too; it stands on the receivable.
+    """
+    entry, one = tables.erp_entries.c, _TABLE.c
+    is_entry = (entry.adapter == one.adapter, entry.posting_key == one.key, entry.number == one.erp_number)
+    query = (
+        select(one.json, entry.tax)
+        .select_from(_TABLE.outerjoin(tables.erp_entries, and_(*is_entry)))
+        .where(one.adapter == adapter.name, one.entity.in_(list(entities)), one.state.in_(BOOKED))
     )
     totals: dict[tuple[str, str], Decimal] = {}
     with read(engine) as connection, exact():
-        for text in connection.execute(query.execution_options(yield_per=1_000)).scalars():
+        for text, tax in connection.execute(query.execution_options(yield_per=1_000)):
             posting = Posting.from_json(text)
-            for account, amount in adapter.expected(posting):
+            amounts = [*adapter.expected(posting)]
+            if tax:
+                owed = [line for line in posting.lines if line.account_role == RECEIVABLE]
+                amounts += [(account, tax) for account, _ in adapter.expected(replace(posting, lines=tuple(owed[:1])))]
+            for account, amount in amounts:
                 key = (account, posting.currency)
                 totals[key] = totals.get(key, Decimal(0)) + amount
     return totals

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from cli import demo
+from cli import demo, demo_steps
 from config.revision import Configuration
 from config.settings import ClickHouseSettings, LedgerSettings, PosterSettings, RedisSettings, Settings
 from core.errors import InvalidRequest
@@ -29,11 +29,11 @@ def test_other_servers_ledger_and_books_are_left_alone(tmp_path: Path, monkeypat
         ledger=LedgerSettings(url=SecretStr(PRODUCTION["METERBRIDGE_LEDGER__URL"])),
         poster=PosterSettings(journal_directory=Path("/srv/books")),
     )
-    settings = demo._settings(base)
+    settings = demo_steps.settings_of(base, demo.DEMO_DIRECTORY)
     assert settings.ledger_url == f"sqlite:///{tmp_path}/demo/ledger.sqlite"
     assert settings.books_dir == tmp_path / "demo" / "books"
     assert settings.redis.password is None
-    environment = demo._environment(settings, tmp_path / "config.yaml")
+    environment = demo_steps.environment_of(settings, tmp_path / "config.yaml")
     assert "hunter2" not in "".join(environment.values())
     assert environment["METERBRIDGE_LEDGER__URL"] == settings.ledger_url
     assert environment["METERBRIDGE_POSTER__JOURNAL_DIRECTORY"] == str(settings.books_dir)

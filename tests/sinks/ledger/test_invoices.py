@@ -1,6 +1,7 @@
 """Invoices: every cent accrued is invoiced once, revenue stands once, and unbilled ends at 0.00."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy import select
 
 from config.revision import History
 from sinks.erp.journal import JournalAdapter
+from sinks.erp.port import Outcome, Posted, Posting
 from sinks.ledger import act_check, acts, invoicing, read_back, revisions, tables, unbilled
 from sinks.ledger.database import read, write
 from sinks.ledger.grouping import ErpNames
@@ -22,6 +24,7 @@ from sinks.ledger.readiness import ErpData, Readiness, readiness
 from sinks.ledger.reversal import reverse
 from sinks.ledger.times import MS_PER_HOUR, hour_text, to_ms
 from tests.flows.poster_world import World
+from tests.sinks.erp.memory_erp import MemoryErp
 from tests.sinks.ledger.samples import SampleDocument, entity, key, revision
 
 NOVEMBER = datetime(2025, 11, 1, tzinfo=UTC)
@@ -185,6 +188,34 @@ def test_the_invoice_says_what_the_erp_needs_and_the_next_one_names_the_service_
     (second,) = [one for one in world.erp.booked.values() if one.kind == "invoice" and one.key != posting.key]
     assert second.invoice is not None
     assert [one.text for one in second.invoice.lines] == ["input, 600 token, 2025-12-02 to 2025-12-02"]
+
+
+class TaxingErp(MemoryErp):
+    """An ERP that adds ten percent to every invoice."""
+
+    def submit(self, postings: Sequence[Posting], attempt_id: str) -> list[Outcome]:
+        outcomes = super().submit(postings, attempt_id)
+        for index, (outcome, posting) in enumerate(zip(outcomes, postings, strict=True)):
+            if isinstance(outcome, Posted) and posting.invoice:
+                outcomes[index] = replace(outcome, tax=posting.invoice.net / 10)
+        return outcomes
+
+
+def test_the_tax_of_an_invoice_is_owed_too_and_no_difference_of_balances(world: World) -> None:
+    history = configure(world)
+    world.erp = TaxingErp(name="journal")  # what the sample entity posts to
+    world.book(usage(1, "10.00", 0), usage(2, "-4.00", 31 * 24 + 5, kind="void"), complete_hour=FIRST_HOUR + 31 * 24)
+    run(world, history)
+    assert world.once().succeeded
+    world.book(complete_hour=FIRST_HOUR + 62 * 24)
+    run(world, history)
+    assert world.once().succeeded
+    assert {one.kind for one in world.erp.booked.values()} == {"journal", "invoice", "credit_note"}
+    assert read_back.booked_totals(world.engine, world.erp, ["US01"]) == {
+        ("1150", "USD"): Decimal(0),
+        ("1200", "USD"): Decimal("6.60"),  # 10.00 and its tax less 4.00 and its tax
+        ("4001", "USD"): Decimal("-6.00"),
+    }
 
 
 def test_a_net_negative_is_a_credit_note_that_names_the_invoice(world: World) -> None:
