@@ -54,6 +54,7 @@ def _invoice(posting: Posting, invoice: Invoice, options: TrytonOptions) -> dict
         "party": invoice.party,
         "account": receivable,
         "reference": invoice.reference,
+        "credits": invoice.credits,
         "state": posting.extra.get("state", "posted"),
         "lines": [
             {

@@ -90,9 +90,19 @@ class Invoice(ExternalMixin, metaclass=PoolMeta):
             "payment_term": term.id if term else None,
             "invoice_date": date,
             "reference": document.get("reference"),
-            "description": document.get("description"),
+            "description": cls._external_description(codes, document),
             "lines": [("create", [cls._external_line(codes, currency, date, line) for line in lines])],
         }
+
+    @classmethod
+    def _external_description(cls, codes, document):
+        """Return the description; that of a credit note names the invoice, by its number if it is here."""
+        description, credited = document.get("description"), document.get("credits")
+        if not credited:
+            return description
+        originals = cls._search_external(codes.company, [credited])
+        number = cls._external_number(originals[0]) if originals else credited
+        return gettext("usage_external_id.msg_credits", description=description or "", number=number)
 
     @classmethod
     def _external_line(cls, codes, currency, date, line):

@@ -83,11 +83,18 @@ def test_a_batch_of_journals_and_invoices_keeps_its_order(tryton: TrytonErp) -> 
     }
 
 
-def test_a_credit_note_gives_back_with_its_tax(tryton: TrytonErp) -> None:
+def test_a_credit_note_gives_back_with_its_tax_and_names_the_invoice(tryton: TrytonErp) -> None:
     adapter = tryton.adapter(timeout_s=60)
+    original = invoice(tryton, line("50.00"))
+    (first,) = adapter.submit([original], "a")
+    assert isinstance(first, Posted), first
     posting = invoice(tryton, line("-20.00"))
+    assert posting.invoice is not None
+    posting = replace(posting, invoice=replace(posting.invoice, credits=original.key))
     (outcome,) = adapter.submit([posting], "a")
     assert isinstance(outcome, Posted), outcome
+    found = tryton.sql("SELECT description FROM account_invoice WHERE external_id = %s", posting.key)
+    assert found == [(f"{posting.description}; credits invoice {first.number}",)]
     assert outcome.tax == Decimal("-2.00")
     (entry,) = adapter.lookup([posting.key])[posting.key]
     assert (by_account(entry.lines)["1200"], by_account(entry.lines)["1150"]) == (Decimal(-22), Decimal(20))
