@@ -102,7 +102,7 @@ def rebuild(
             if not report.equal:
                 raise _differs(report)
             progress_callback("exchanging the directories")
-            aside = _exchange(settings.state_dir, scratch.state_dir, f"replaced-{clock.now():%Y%m%dT%H%M%SZ}")
+            aside = _exchange(settings.state_dir, scratch.state_dir, f"replaced-{clock.now():%Y%m%dT%H%M%S.%fZ}")
         finally:
             verification.drop_scratch(settings, scratch)
         return Rebuilt(planned, report, str(aside) if aside else "")

@@ -11,7 +11,7 @@ from typing import Final
 
 from core.errors import FatalError, StateMismatch
 
-COMMITS_APART_MAX: Final = 2
+COMMITS_APART_MAX: Final = 3
 """Epochs by which partitions may differ: each is committed on its own, and a kill may come between two."""
 MADE_APART_MAX: Final = timedelta(minutes=10)
 """All partitions are made in one step; this much is allowed for a very slow disk."""

@@ -45,10 +45,11 @@ def through_proxy(world: Callable[[int], World]) -> Iterator[Callable[[int], tup
 def _through(world: World, trouble: Callable[[], None]) -> None:
     """Load the flow, let the trouble happen, and require that everything is as if it had not."""
     world.start(HISTORY)
-    live = world.send_live(LIVE)
     for name in ("flow", "poster"):
         world.ensure(name)
-    time.sleep(2.0)
+    world.wait_until_started("flow")
+    live = world.send_live(LIVE)
+    time.sleep(0.5)
     trouble()
     assert world.running("flow"), world.said("flow")[-2_000:]
     live.join(timeout=120)

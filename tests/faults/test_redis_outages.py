@@ -62,10 +62,11 @@ def _exceptions(world: World) -> list[tuple[str, str]]:
 def test_a_minute_without_redis_under_load_is_waited_for(world: Make) -> None:
     made = world(31)
     made.start(4_000)
-    live = made.send_live(2_000)
     for name in ("flow", "poster"):
         made.ensure(name)
-    time.sleep(2.0)
+    made.wait_until_started("flow")
+    live = made.send_live(2_000)
+    time.sleep(1.0)
     made.kill("valkey")
     time.sleep(DOWN_S)
     assert made.running("flow"), made.said("flow")[-2_000:]

@@ -127,6 +127,14 @@ class World:
         process = self._processes.get(name)
         return process is not None and process.poll() is None
 
+    def wait_until_started(self, name: str, seconds: float = 60.0) -> None:
+        """Wait until the flow or the poster has met all servers and works."""
+        until_s = time.monotonic() + seconds
+        while " runs." not in self.said(name):
+            assert self.running(name), self.said(name)[-2_000:]
+            assert time.monotonic() < until_s, self.said(name)[-2_000:]
+            time.sleep(0.1)
+
     def pid(self, name: str) -> int:
         """Return the process id of the flow or the poster."""
         return self._processes[name].pid

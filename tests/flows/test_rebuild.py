@@ -1,6 +1,7 @@
 """Working state that is lost: the flow refuses to begin again, and `rebuild` makes it from the events."""
 
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from flows.rebuild import Rebuilt, plan, rebuild
 from flows.verify import Replay, verify
 from queries.reconcile import reconcile, span_of
 from queries.stores import open_stores
+from sinks import ledger
+from sinks.ledger import progress
 from sources.producer import Producer
 from sources.workload import Record, Workload
 from tests.flows.conftest import Deploy
@@ -110,6 +113,64 @@ def test_what_was_trimmed_is_made_again_from_stored_events(deployment: Deploy) -
     rebuilt = rebuild(deployed.settings, replay=REPLAY)
     assert 0 < rebuilt.plan.stored_until_ms < rebuilt.plan.watermark_ms
     _goes_on(deployed, records, rebuilt)
+    _books_hold(deployed)
+
+
+@pytest.mark.slow
+def test_state_lost_with_a_flow_that_was_killed_half_way_is_made_again(deployment: Deploy) -> None:
+    """Given tables and staged documents ahead of the durable books; then the flow writes the same once more."""
+    deployed = deployment(epoch_s=1.0)
+    Producer(deployed.settings.redis).send(_history(30_000))
+    slowly = {"METERBRIDGE_REDIS__READ_ENTRIES": "50", "METERBRIDGE_FLOW__EPOCH_BYTES_MAX": str(1 << 20)}
+    process = deployed.start("run", **slowly)
+    engine = ledger.connect(deployed.settings.ledger_url)
+    until_s = time.monotonic() + 60
+    while progress.watermark_ms(engine) < START.timestamp() * 1000 + 3_600_000:
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    engine.dispose()
+    assert sum(deployed.outcomes().values()) < 30_000, "everything was read before the kill: the test is void"
+
+    _lose(deployed, "recovery", "dedupe", "unique")
+    assert rebuild(deployed.settings, replay=REPLAY).report.equal
+    _run(deployed)
+    expected = Oracle(deployed.configuration).run(
+        read_streams(deployed.settings.redis.url, deployed.settings.redis.streams)
+    )
+    assert deployed.outcomes() == dict(expected.outcomes)
+    assert differences(deployed.facts(), expected) == []
+    _books_hold(deployed)
+
+
+class _Dies:
+    """A disk under which the process dies at the n-th sync of a directory."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def sync_directory(self, path: Path) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [1, 3, 5])
+def test_a_death_inside_the_exchange_leaves_a_state_that_is_refused_and_can_be_rebuilt(
+    deployment: Deploy, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    deployed, records = _metered(deployment)
+    disk = _Dies(at)
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.rebuild.SystemDisk", lambda: disk)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(deployed.settings, replay=REPLAY)
+    with pytest.raises(StateMismatch, match="meterbridge rebuild"):
+        _run(deployed)
+
+    _goes_on(deployed, records, rebuild(deployed.settings, replay=REPLAY))
     _books_hold(deployed)
 
 
