@@ -111,6 +111,7 @@ def rebuild(
 @contextmanager
 def _locked(settings: Settings) -> Iterator[None]:
     """Keep every process of the flow out for as long as this takes."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)  # it may be what was lost
     names = {"flow-0.lock", f"{SCRATCH}.lock", *(path.name for path in settings.state_dir.glob("flow-*.lock"))}
     with ExitStack() as locks:
         for name in sorted(names):
