@@ -143,13 +143,19 @@ class HourRater:
         """Bring what is booked to the prices of the first hour of a revision, where it changes a contract's."""
         changed = {key for key, timeline in index.timelines.items() if timeline.differs(before.timelines.get(key))}
         self._commitments.touch(changed)
+        periods: dict[tuple[ContractKey, int], Terms] = {}
+        settled: set[tuple[ContractKey, int]] = set()
         for key in self.chains.keys_of(changed):
+            period = ((key.customer, key.contract), key.period_start_us)
             terms, charge = _terms_of(key, index)
             if terms is None and _begins_after_end(key, index):
                 # Its usage keeps its price, and what the period's end or elapsed time added is taken back.
                 terms, charge = _terms_of(key, before)
+            if terms is None:
+                settled.add(period)
             if terms is None or charge is None:
                 continue
+            periods[period] = terms
             job = self._job(terms, Price(charge, key.price_row), jobs)
             last_us = min(booked.hour * 60 + 60, first_minute(terms.period_end)) * 60_000_000
             place = booked.place(terms.entity, last_us)
@@ -157,9 +163,11 @@ class HourRater:
             recognition = _recognition(job, index, booked)
             job.steps += recognise(job.chain, [step] if step is not None else [], recognition)
             job.steps += recognise_changed(job.chain, recognition, place)
-            contract = (key.customer, key.contract)
-            if self.period_ends.is_closed(contract, terms.period_start, terms.period_end):
-                # A version with a past date has its days of the period, and owes for them without any usage too.
+        for (contract, start_us), terms in periods.items():
+            # A version with a past date has its days of a closed period, and owes for them without any usage too. Not
+            # so where usage keeps a version that the contract no longer has: the period was settled by that one.
+            is_closed = self.period_ends.is_closed(contract, terms.period_start, terms.period_end)
+            if is_closed and (contract, start_us) not in settled:
                 self._add_period_ends(contract, terms.period_start, terms.period_end, index, jobs)
 
     # --- time --------------------------------------------------------------------------------------------

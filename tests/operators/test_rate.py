@@ -435,6 +435,23 @@ def test_a_version_with_a_past_date_owes_its_days_of_closed_periods() -> None:
     ]
 
 
+def test_a_period_that_another_version_settled_has_one_fee() -> None:
+    opened = {"books_open_at": "2024-01-01T00:00:00Z"}
+    versions = [version(PER_TOKEN, FLAT), version(PER_TOKEN, FLAT, effective="2023-06-01T00:00:00Z")]
+    discount = [{"charge": "in", "set": {"discount_percent": "50"}}]
+    held: list[dict[str, Any]] = [{"plan_version": 1}, {"plan_version": 2}, {"plan_version": 2, "overrides": discount}]
+    hours = [0, HOUR0 + (JANUARY + 5 * DAY) // 60, HOUR0 + (JANUARY + 8 * DAY) // 60]
+    history = History(
+        [
+            revision(versions, [customer(contracts=[contract(**fields)])], hour * 3_600_000, rules=opened)
+            for fields, hour in zip(held, hours, strict=True)
+        ]
+    )
+    driver = run(history, Use(0, 0, "24"), Use(5, JANUARY + 6 * DAY, "2"), end=JANUARY + 12 * DAY)
+    rows = driver.rows().select("plan_version", "line_kind", "amount").rows()
+    assert rows == [(1, "usage", 12), (1, "fee", 31), (2, "late_usage", 1), (2, "price_change", Decimal("-0.5"))]
+
+
 def test_contracts_that_a_revision_leaves_alone_are_not_rated_again() -> None:
     other = {"id": "q", "versions": [version(PER_TOKEN)]}
     held = [customer("acme"), customer("beta", contracts=[contract(plan="q")])]
