@@ -176,11 +176,13 @@ def rows_of(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def parse_findings(raw: Mapping[str, Any], base: Location) -> Iterator[Finding]:
     """Let the price engine read a raw charge; word what it refuses, and what rating cannot do."""
-    from config.checks_rating import per_event  # noqa: PLC0415
+    from config.checks_rating import per_event, unreachable_rows  # noqa: PLC0415
     from operators.rating.charges import parse_charge  # noqa: PLC0415  # it imports the models of this package
 
     try:
-        yield from per_event(parse_charge(dict(raw)), base)
+        parsed = parse_charge(dict(raw))
+        yield from per_event(parsed, base)
+        yield from unreachable_rows(parsed, base)
     except ValidationError as error:
         for location, message, hint in plain_errors(error):
             # Behind the charge, and behind a row, comes the name of its model, which is not a part of the file.

@@ -1,6 +1,8 @@
 """Cross checks of rules, and of what rating can do with a charge: see `config.checks`."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
+from math import prod
 from typing import Any, Final
 
 from config.checks import Draft, Finding
@@ -25,6 +27,8 @@ _LIMITED_HINT: Final = (
     " to, and price that meter per_unit at 1"
 )
 _LIMITS: Final = ("per_event_minimum", "per_event_maximum")
+_COMBINATIONS_MAX: Final = 10_000
+"""A matrix row for more combinations of values than this is not looked at as to whether it is ever used."""
 
 
 def per_event(charge: Charge, base: Location) -> Iterator[Finding]:
@@ -40,6 +44,21 @@ def per_event(charge: Charge, base: Location) -> Iterator[Finding]:
     for name in _LIMITS:
         if getattr(charge, name, None) is not None:
             yield Finding((*base, name), _LIMITED, _LIMITED_HINT)
+
+
+def unreachable_rows(charge: Charge, base: Location) -> Iterator[Finding]:
+    """Warn of matrix rows all of whose combinations of values have a price in rows above."""
+    taken: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for place, row in enumerate(charge.rows if isinstance(charge, Matrix) else ()):
+        names = tuple(sorted(row.when))
+        if prod(len(values) for values in row.when.values()) > _COMBINATIONS_MAX:
+            continue
+        for above, priced in taken.items():
+            if set(above) <= set(names) and priced.issuperset(product(*(row.when[name] for name in above))):
+                message = "is never used: rows above it price all that it is for"
+                yield Finding((*base, "rows", place), message, "move it up, or remove it", is_warning=True)
+                break
+        taken.setdefault(names, set()).update(product(*(row.when[name] for name in names)))
 
 
 def books_open(draft: Draft) -> Iterator[Finding]:

@@ -253,6 +253,25 @@ def test_doubts_are_warnings(path: str, value: Any, location: str, message: str)
 
 
 @pytest.mark.parametrize(
+    ("conditions", "unused"),
+    [
+        ([{"model": "a"}, {"model": "a", "region": "eu"}], [1]),
+        ([{"model": "a", "region": "eu"}, {"model": "a"}], []),
+        ([{"model": "a"}, {"model": "b"}, {"model": ["b", "a"], "region": "eu"}, {"region": "eu"}], [2]),
+        ([{"model": ["a", "b"], "region": "eu"}, {"model": ["b", "c"], "region": "eu"}], []),
+        ([{"model": "a"}, {"region": "eu"}, {"model": "b", "region": ["eu", "us"]}, {}], []),
+    ],
+)
+def test_rows_of_a_matrix_that_are_never_used(conditions: list[dict[str, Any]], unused: list[int]) -> None:
+    rows = [{"when": when, "row": str(place), "unit_amount": "1"} for place, when in enumerate(conditions)]
+    changed = _set(f"{CHARGE}.0", {"id": "c", "meter": "m", "model": "matrix", "rows": rows, "filter": {"model": "a"}})
+    changed["meters"][0]["group_by"]["region"] = "$.region"
+    expected = [f"{CHARGE}.0.rows.{place}" for place in unused]
+    found = [(where, is_warning) for where, message, is_warning in _findings(changed) if "never used" in message]
+    assert found == [(where, True) for where in expected]
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         # An open assignment ends where the next begins.
