@@ -12,8 +12,10 @@ import pytest
 from pydantic import SecretStr
 
 from config.settings import LedgerSettings
+from core.clock import SystemClock
 from core.errors import FatalError, StateMismatch
 from flows import runtime
+from flows.verify import Replay, verify
 from sinks import ledger
 from sources.producer import Producer
 from sources.workload import Record, Workload
@@ -23,6 +25,8 @@ from tests.flows.oracle import Oracle
 START = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 DISK_BYTES = 16 << 20
 LEFT_BYTES = 16 << 10
+LEFT_TO_LEDGER_BYTES = 200 << 10
+"""Enough to open it, too little for the documents."""
 
 
 def _records(events: int) -> list[Record]:
@@ -139,6 +143,39 @@ def test_a_read_only_disk_is_named_and_nothing_is_lost_behind_it(
     _equals_oracle(deployed)
 
 
+@pytest.mark.slow
+def test_a_full_disk_under_the_ledger_alone_is_waited_for(
+    disk: Path, redis_url: str, clickhouse_settings: Any, tmp_path: Path
+) -> None:
+    """Given a ledger that can take nothing more; then the flow waits, as for one that is away, and says so."""
+    deployed = deploy(redis_url, clickhouse_settings.url, tmp_path / "state", clickhouse_settings.database, epoch_s=0.2)
+    full = LedgerSettings(url=SecretStr(f"sqlite:///{disk / 'ledger.sqlite'}"))
+    deployed.settings = deployed.settings.model_copy(update={"ledger": full})
+    ledger.migrate(deployed.settings.ledger_url)
+    Producer(deployed.settings.redis).send(_records(4_000))
+    runtime.prepare_history(deployed.settings, deployed.configuration, SystemClock())
+
+    space = os.statvfs(disk)
+    filler = disk / "filler"
+    filler.write_bytes(b"x" * (space.f_bavail * space.f_frsize - LEFT_TO_LEDGER_BYTES))
+    process = deployed.start("run", "--drain", METERBRIDGE_LEDGER__URL=deployed.settings.ledger_url)
+    try:
+        try:
+            _, errors = process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            pass
+        else:
+            pytest.fail(f"it did not wait: {errors}")
+        filler.unlink()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert "The ledger database does not answer; the flow waits." in errors
+    assert "disk is full" in errors
+    _equals_oracle(deployed)
+
+
 # --- damaged -----------------------------------------------------------------------------------------------
 
 
@@ -248,9 +285,11 @@ def test_damaged_state_is_refused_with_the_way_out_and_the_whole_one_goes_on(
         answers[damage.__name__] = _answer(deployed)
     assert {name: text for name, text in answers.items() if "meterbridge rebuild" not in text} == {}
 
-    _put_back(whole, state_dir)
-    _drain(deployed)
-    _equals_oracle(deployed)
+    for backup in (whole, older):  # both are of one time each; what came behind it is read again
+        _put_back(backup, state_dir)
+        _drain(deployed)
+        _equals_oracle(deployed)
+    assert verify(deployed.settings, replay=Replay(workers=1, epoch_s=0.3)).equal
 
 
 def _answer(deployed: Deployment) -> str:
