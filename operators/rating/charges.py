@@ -68,8 +68,12 @@ def amount_of_events(
     """
     charge = priced_row(charge)
     if not isinstance(charge, Percentage) or not charge.looks_at_each_event:
-        with localcontext(_EXACT):
-            total = sum(values, _ZERO)
+        try:
+            with localcontext(_EXACT):
+                total = sum(values, _ZERO)
+        except Inexact:
+            exact = sum(map(Fraction, values), Fraction(0))
+            return _decimal(_of_total(charge, exact, len(values), final, share, Fraction))
         return amount(charge, total, len(values), final=final, share=share)
     try:
         with localcontext(_EXACT):
@@ -102,7 +106,9 @@ def _decimal(value: Fraction) -> Decimal:
         return Decimal(value.numerator) / Decimal(value.denominator) + _ZERO
 
 
-def _of_total(charge: Simple, quantity: Decimal, events: int, final: bool, share: Fraction, number: ToExact) -> Exact:
+def _of_total(
+    charge: Simple, quantity: Decimal | Fraction, events: int, final: bool, share: Fraction, number: ToExact
+) -> Exact:
     rated = _in_units(charge, quantity, number)
     if charge.included and rated > 0:
         rated = max(rated - number(charge.included), number(0))
@@ -122,7 +128,7 @@ def _of_events(charge: Percentage, values: Iterable[Decimal], number: ToExact) -
     return models.of_events(charge, rated, number)
 
 
-def _in_units(charge: Simple, quantity: Decimal, number: ToExact) -> Exact:
+def _in_units(charge: Simple, quantity: Decimal | Fraction, number: ToExact) -> Exact:
     """Return the quantity in priced units, rounded where the charge says so."""
     rated = number(quantity)
     if charge.unit_divisor != 1:

@@ -27,7 +27,8 @@ from operators.rating.schema import (
 
 Exact = Any
 """A Decimal or a Fraction; one calculation never mixes them."""
-ToExact = Callable[[Decimal | int], Exact]
+ToExact = Callable[[Any], Exact]
+"""Takes a decimal or a whole number; where the exact numbers are fractions, a fraction too."""
 
 HUNDREDTH = Decimal("0.01")
 

@@ -194,6 +194,12 @@ def test_models_that_do_not_look_at_events_price_their_sum() -> None:
     assert amount_of_events(charge("volume", tiers=PRICES), [Decimal(1000), Decimal(1)]) == Decimal("10.01")
 
 
+@pytest.mark.parametrize(("wide", "expected"), [("1e-200", "6"), ("1e200", "3e200")])
+def test_values_of_any_size_add_up_to_130_digits_and_raise_nothing(wide: str, expected: str) -> None:
+    values = [Decimal(1), Decimal(wide), Decimal(1)]
+    assert amount_of_events(charge("per_unit", unit_amount="3"), values) == Decimal(expected)
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
