@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,16 @@ def test_a_flat_fee_is_revenue_day_by_day_and_billable_at_the_periods_end() -> N
         ("recognition", "contract_asset", Decimal("31.00")),
     ]
     assert sum(document.total for document in found) == 31
+
+
+def test_revenue_of_days_behind_a_contracts_new_end_goes_back() -> None:
+    known_from_ms = (HOUR0 + 62 * 24) * 3_600_000
+    ended = [customer(contracts=[contract(to="2024-01-11T00:00:00Z")])]
+    after = revision([version(FEE)], ended, known_from_ms, rules=RULES, entity=ACCOUNTS)
+    driver = run(History([*agreed(FEE).revisions, after]), end=64 * DAY)
+    by_month = driver.rows().group_by("period_start_us").agg(pl.col("amount", "revenue_amount").sum())
+    # January has 10 of its 31 days left, February was billed and recognised, and two days of March were revenue.
+    assert by_month.sort("period_start_us").select("amount", "revenue_amount").rows() == [(10, 10), (0, 0), (0, 0)]
 
 
 def test_without_an_account_for_contract_assets_the_receivable_takes_their_place() -> None:
