@@ -99,6 +99,7 @@ def test_a_lost_dedupe_log_is_made_again_from_the_streams(deployment: Deploy) ->
     _books_hold(deployed)
 
 
+@pytest.mark.slow
 def test_what_was_trimmed_is_made_again_from_stored_events(deployment: Deploy) -> None:
     """Given half of the streams gone and all working state lost; then storage and streams together restore it."""
     deployed, records = _metered(deployment, epoch_bytes_max=1 << 20)
@@ -212,6 +213,7 @@ def test_before_any_books_it_says_what_to_do(deployment: Deploy) -> None:
         plan(deployed.settings)
 
 
+@pytest.mark.slow
 def test_the_command_is_a_dry_run_until_told(deployment: Deploy) -> None:
     deployed, _ = _metered(deployment)
     dry = deployed.start("rebuild", "--json")
