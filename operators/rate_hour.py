@@ -148,7 +148,7 @@ class HourRater:
         for key in self.chains.keys_of(changed):
             period = ((key.customer, key.contract), key.period_start_us)
             terms, charge = _terms_of(key, index)
-            if terms is None and _begins_after_end(key, index):
+            if terms is None and _is_outside(key, index):
                 # Its usage keeps its price, and what the period's end or elapsed time added is taken back.
                 terms, charge = _terms_of(key, before)
             if terms is None:
@@ -278,10 +278,12 @@ def _days(closings: list[Closing]) -> list[Closing]:
     return list(last.values())
 
 
-def _begins_after_end(key: ChainKey, index: TermsIndex) -> bool:
-    """Return whether a revision ended the contract before the chain's billing period began."""
-    to = index.timelines[key.customer, key.contract].contract.to
-    return to is not None and microseconds(to) <= key.period_start_us
+def _is_outside(key: ChainKey, index: TermsIndex) -> bool:
+    """Return whether a revision moved the contract's start or end so that it has nothing of the chain's period."""
+    contract = index.timelines[key.customer, key.contract].contract
+    start = EPOCH + timedelta(microseconds=key.period_start_us)
+    _, end = billing_period(contract.billing_period, contract.from_, start)
+    return end <= contract.from_ or (contract.to is not None and contract.to <= start)
 
 
 def _terms_of(key: ChainKey, index: TermsIndex) -> tuple[Terms | None, Simple | None]:

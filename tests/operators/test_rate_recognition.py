@@ -84,6 +84,17 @@ def test_revenue_of_days_behind_a_contracts_new_end_goes_back() -> None:
     assert by_month.sort("period_start_us").select("amount", "revenue_amount").rows() == [(10, 10), (0, 0), (0, 0)]
 
 
+def test_fees_of_periods_before_a_contracts_new_start_go_back() -> None:
+    known_from_ms = (HOUR0 + 62 * 24) * 3_600_000
+    begun = [customer(contracts=[contract(**{"from": "2024-02-15T00:00:00Z"})])]
+    after = revision([version(FEE)], begun, known_from_ms, rules=RULES, entity=ACCOUNTS)
+    driver = run(History([*agreed(FEE).revisions, after]), end=62 * DAY + 120)
+    by_month = driver.rows().group_by("period_start_us").agg(pl.col("amount", "revenue_amount").sum())
+    # 31 x 15 / 29 of February are left, and two days of March are revenue that is not billable yet.
+    left = Decimal("16.034482758621")
+    assert by_month.sort("period_start_us").select("amount", "revenue_amount").rows() == [(0, 0), (left, left), (0, 2)]
+
+
 def test_without_an_account_for_contract_assets_the_receivable_takes_their_place() -> None:
     history = agreed(FEE, entity={"accounts": {"unbilled_receivable": "1150"}})
     driver = run(history, end=JANUARY + 180)
