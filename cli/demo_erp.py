@@ -38,7 +38,10 @@ EXAMPLE: Final = ROOT / "config" / "examples" / "demo_erp.yaml"
 USAGE_BEFORE: Final = timedelta(hours=30)
 USAGE_AFTER: Final = timedelta(hours=30)
 """Past the invoice's cut-off, so that some usage is left for the next invoice."""
-MARGIN: Final = timedelta(hours=2)
+CUT_OFF: Final = timedelta(days=1)
+"""The entity's `invoicing.grace`."""
+RUN_MAX: Final = timedelta(minutes=15)
+SETTLED: Final = timedelta(minutes=5)
 TAX_RATE: Final = "0.10"
 """Tryton names the tax after it; the configuration maps a tax category to that name."""
 _LIKE: Final = {
@@ -89,9 +92,17 @@ def demo_erp(
 
 
 def last_month_end(now: datetime) -> datetime:
-    """Return the newest month's end (UTC) that lies far enough back for the usage behind it to be complete."""
+    """Return the newest month's end (UTC) whose invoices are due, and the only one's: the run bills all that are due.
+
+    :raises InvalidRequest: a month's invoices become due in these minutes.
+    """
     end = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return end if end + USAGE_AFTER + MARGIN <= now else _month_before(end)
+    if now < end + CUT_OFF - RUN_MAX:
+        return _month_before(end)
+    if now < end + CUT_OFF + SETTLED:
+        message = f"the invoices of {_month_before(end):%Y-%m} become due in these minutes: try again in 20 minutes"
+        raise InvalidRequest(message)
+    return end
 
 
 def _month_before(month: datetime) -> datetime:
@@ -110,6 +121,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 def _run(settings: "Settings", month_end: datetime, now: datetime, events: int, seed: int) -> demo_erp_report.ErpReport:
     from config.loader import load  # noqa: PLC0415
+    from sources.workload import Workload  # noqa: PLC0415
     from stack.tryton_stack import running_tryton  # noqa: PLC0415
 
     raw = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
@@ -121,7 +133,8 @@ def _run(settings: "Settings", month_end: datetime, now: datetime, events: int, 
         path.write_text(yaml.safe_dump(filled(raw, tryton, month_end), sort_keys=False), encoding="utf-8")
         environment = steps.environment_of(settings, path)
         steps.call(environment, "migrate")
-        sent = steps.send(settings, _workload(month_end, events, seed), events)
+        start, end = usage_span(month_end, now)
+        sent = steps.send(settings, Workload(seed=seed, events=events, start=start, end=end), events)
         steps.meter(environment, settings, sent["entries"])
         run = _book(environment)
         return _read(settings, load(path), environment, month_end, sent, run)
@@ -165,10 +178,10 @@ def filled(raw: Mapping[str, Any], tryton: "RunningTryton", month_end: datetime)
     return made
 
 
-def _workload(month_end: datetime, events: int, seed: int) -> Any:
-    from sources.workload import Workload  # noqa: PLC0415
-
-    return Workload(seed=seed, events=events, start=month_end - USAGE_BEFORE, end=month_end + USAGE_AFTER)
+def usage_span(month_end: datetime, now: datetime) -> tuple[datetime, datetime]:
+    """Return when the first and the last usage arrives, all of it in hours that are over."""
+    over = now.replace(minute=0, second=0, microsecond=0) - timedelta(minutes=5)
+    return month_end - USAGE_BEFORE, min(month_end + USAGE_AFTER, over)
 
 
 def _book(environment: dict[str, str]) -> list[dict[str, Any]]:

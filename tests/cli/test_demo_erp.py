@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,27 @@ CUTOFF = date(2026, 11, 2)
     ("now", "month_end"),
     [
         (datetime(2026, 11, 24, 21, 5, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)),
-        (datetime(2026, 11, 2, 8, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)),
-        (datetime(2026, 11, 2, 7, 59, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)),
+        (datetime(2026, 11, 2, 0, 5, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)),
+        (datetime(2026, 11, 1, 23, 44, tzinfo=UTC), datetime(2026, 10, 1, tzinfo=UTC)),
         (datetime(2026, 1, 1, tzinfo=UTC), datetime(2025, 12, 1, tzinfo=UTC)),
     ],
 )
-def test_the_month_end_lies_behind_all_usage_and_the_cut_off(now: datetime, month_end: datetime) -> None:
+def test_only_the_month_end_s_own_invoices_are_due_and_all_usage_is_over(now: datetime, month_end: datetime) -> None:
     assert demo_erp.last_month_end(now) == month_end
+    assert month_end + demo_erp.CUT_OFF < now < next_month(month_end) + demo_erp.CUT_OFF
+    first, last = demo_erp.usage_span(month_end, now)
+    assert first < month_end < last < now.replace(minute=0)
+    assert (last == month_end + demo_erp.USAGE_AFTER) or last + timedelta(minutes=65) > now
+
+
+def next_month(month: datetime) -> datetime:
+    return (month + timedelta(days=32)).replace(day=1)
+
+
+@pytest.mark.parametrize("minute", [datetime(2026, 11, 1, 23, 45, tzinfo=UTC), datetime(2026, 11, 2, 0, 4, tzinfo=UTC)])
+def test_minutes_in_which_more_invoices_become_due_are_refused(minute: datetime) -> None:
+    with pytest.raises(InvalidRequest, match="the invoices of 2026-10 become due"):
+        demo_erp.last_month_end(minute)
 
 
 @pytest.fixture
@@ -55,7 +69,7 @@ def test_the_shipped_configuration_is_good_and_knows_the_generated_subjects() ->
     subjects = {subject.id for customer in found.configuration.customers for subject in customer.subjects}
     assert set(DEMO_SUBJECTS) - subjects == {"trial-anonymous"}
     (entity,) = found.configuration.entities
-    assert entity.invoicing.grace < demo_erp.USAGE_AFTER  # something is left for the next invoice
+    assert entity.invoicing.grace == demo_erp.CUT_OFF < demo_erp.USAGE_AFTER
     taxes = entity.erp.options["taxes"]
     assert taxes["saas"] == f"Tax {demo_erp.TAX_RATE}"
     categories = {charge["accounting"]["tax_category"] for plan in found.configuration.plans
