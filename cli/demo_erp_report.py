@@ -70,7 +70,7 @@ def customer_rows(numbers: ErpNumbers) -> list[dict[str, Any]]:
                 "unbilled": one.open_of_invoiced,
                 "tax": _sum(bill.tax for bill in bills),
                 "to pay": _sum(bill.total for bill in bills),
-                "next invoice": one.later,
+                "later": one.later,
                 "currency": numbers.currency,
             }
         )
@@ -125,6 +125,8 @@ def show(console: Console, report: ErpReport) -> None:
     usage = report.usage
     console.print(rows_table("Usage nobody pays for yet", usage.unrated))
     console.print(rows_table("Amounts per customer, rated (both months)", usage.amounts))
-    console.print(rows_table(f"Unbilled of {report.month} in Tryton, and its invoices", report.customers))
+    currency = report.customers[0]["currency"] if report.customers else ""
+    title = f"Unbilled of {report.month} in Tryton, invoiced, and left for later ({currency})"
+    console.print(rows_table(title, report.customers, hidden=("currency",)))
     console.print(rows_table(usage.books_title, usage.books))
     console.print(checks_table((*usage.checks, *report.checks)))

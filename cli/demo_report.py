@@ -1,6 +1,6 @@
 """What the demo shows at its end: numbers read back from the stores, and checks that they agree."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -235,18 +235,22 @@ class Reader:
         return checks
 
 
-def rows_table(title: str, rows: list[dict[str, Any]], limit: int | None = None) -> RenderableType:
-    """Return rows of one shape for a person, numbers to the right."""
+def rows_table(
+    title: str, rows: list[dict[str, Any]], limit: int | None = None, hidden: Collection[str] = ()
+) -> RenderableType:
+    """Return rows of one shape for a person, numbers to the right, without the columns of those names."""
     if not rows:
         return Group(f"[bold]{title}[/]", "  none")
     table = Table()
-    for name, value in rows[0].items():
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+    shown = [name for name in rows[0] if name not in hidden]
+    for name in shown:
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows[:limit]:
         digits = exponent(row["currency"]) if "currency" in row else None
-        table.add_row(*(value if isinstance(value, str) else _number(value, digits) for value in row.values()))
+        values = (row[name] for name in shown)
+        table.add_row(*(value if isinstance(value, str) else _number(value, digits) for value in values))
     if limit is not None and len(rows) > limit:
-        table.add_row(f"... {len(rows) - limit} more", *[""] * (len(rows[0]) - 1))
+        table.add_row(f"... {len(rows) - limit} more", *[""] * (len(shown) - 1))
     return Group(f"[bold]{title}[/]", table)
 
 
