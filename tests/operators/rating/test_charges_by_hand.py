@@ -139,3 +139,34 @@ def test_events(fields: dict[str, Any], values: list[str], expected: str) -> Non
     exact = [Decimal(value) for value in values]
     assert amount_of_events(charge, exact) == Decimal(expected)
     assert explain_events(charge, exact).exact == Fraction(expected)
+
+
+SHARE = {"rate_percent": "1.3", "fixed_amount": "2.0"}
+LIMITED = {"rate_percent": "1", "per_event_minimum": "1.75", "per_event_maximum": "12"}
+SMALL, LARGE = ["50", "100", "250", "400"], ["100", "1000", "10000"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "values", "expected"),
+    [
+        # 550 x 1.3 % + 2 x 2: the third event is free in part
+        (SHARE | {"free_events": 3, "free_amount": "250.0"}, SMALL, "11.15"),
+        (SHARE | {"free_amount": "250.0"}, SMALL, "11.15"),
+        # 400 x 1.3 % + 2: three events are free as a whole
+        (SHARE | {"free_events": 3}, SMALL, "7.2"),
+        (SHARE | {"free_events": 3, "free_amount": "500.0"}, SMALL, "7.2"),
+        (SHARE, SMALL, "18.4"),
+        (SHARE | {"free_events": 5}, SMALL, "0"),
+        # 1 raised to 1.75, 10, 100 cut to 12
+        (LIMITED, LARGE, "23.75"),
+        (LIMITED | {"fixed_amount": "1.0"}, LARGE, "25"),
+        (LIMITED | {"free_events": 2}, LARGE, "12"),
+        # the first event and 200 of the second are free: 800 x 1 % + 12
+        (LIMITED | {"free_amount": "300"}, LARGE, "20"),
+        # 100, 1000 and 8900 of the third are free: 1100 x 1 %
+        (LIMITED | {"free_events": 3, "free_amount": "10000"}, LARGE, "11"),
+    ],
+)
+def test_shares_per_event_as_in_a_peers_public_suite(fields: dict[str, Any], values: list[str], expected: str) -> None:
+    charge = parse_charge({"id": "c", "meter": "m", "model": "percentage"} | fields)
+    assert amount_of_events(charge, [Decimal(value) for value in values]) == Decimal(expected)
