@@ -179,3 +179,13 @@ def _modified(location: Location, customer: Customer, before: Contract, after: C
         yield Refusal((*location, "entity"), f"{name}.entity", message, hint)
     if before.billing_period != after.billing_period:
         yield Refusal((*location, "billing_period"), f"{name}.billing_period", f"was changed, {since}", hint)
+    for field in ("plan", "plan_version"):
+        # Late usage of a period charged under the old one would be charged its minimum again under the new one.
+        old, new = getattr(before, field), getattr(after, field)
+        if old != new:
+            message = f"was {_pinned(old)} and is {_pinned(new)} now, {since}"
+            yield Refusal((*location, field), f"{name}.{field}", message, hint)
+
+
+def _pinned(value: str | int | None) -> str:
+    return "not set" if value is None else str(value)

@@ -115,6 +115,18 @@ REFUSED: list[tuple[str, Change, str, str]] = [
         "customers.0.contracts.0.billing_period",
         "was changed, but is in force",
     ),
+    (
+        "plan version",
+        lambda raw: _contracts(raw)[0].update(plan_version=1),
+        "customers.0.contracts.0.plan_version",
+        "customers[x].contracts[open].plan_version: was not set and is 1 now, but is in force since",
+    ),
+    (
+        "plan",
+        lambda raw: _contracts(raw)[0].update(plan="other"),
+        "customers.0.contracts.0.plan",
+        "and is other now, but is in force since",
+    ),
 ]
 
 
