@@ -17,6 +17,7 @@ from bytewax.inputs import FixedPartitionedSource
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSink
+from structlog.testing import capture_logs
 
 from core.errors import InvalidRequest
 from operators.items import Marker, RawBatch
@@ -222,20 +223,18 @@ def test_a_read_only_source_tells_where_the_streams_began(redis_url: str, client
     assert source.first_entry_ms == kept[0][0]
 
 
-def test_what_a_drain_holds_back_is_counted_and_said(
-    redis_url: str, client: redis.Redis, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_drain_holds_back_is_counted_and_said(redis_url: str, client: redis.Redis) -> None:
     ahead_ms = int(time.time() * 1000) + 3_600_000
     for number in range(3):
         client.xadd("usage:1", {"event": b"x"}, id=f"{ahead_ms}-{number}")
     client.xadd("usage:0", {"event": b"x"})
     source = RedisStreamSource(settings_of(redis_url), stop=threading.Event(), drain=True)
-    items = drain(source.build_part("read", "reader-00", None))
+    with capture_logs() as logs:
+        items = drain(source.build_part("read", "reader-00", None))
     assert [stream for _, stream, _ in positions(items)] == [0]
     assert source.entries_held == 3
-    said = [line for line in capsys.readouterr().out.splitlines() if "ahead of the server's clock" in line]
-    assert len(said) == 1
-    assert "usage:1" in said[0]
+    said = [entry for entry in logs if "ahead of the server's clock" in entry["event"]]
+    assert [entry["stream"] for entry in said] == ["usage:1"]
 
 
 def test_a_call_that_hung_is_not_followed_by_as_long_a_sleep() -> None:
