@@ -16,6 +16,32 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
+from sinks.erp.outcomes import Accepted, Conflict, NotSent, Outcome, Posted, Rejected, Throttled, Unknown
+
+__all__ = [
+    "Accepted",
+    "Capabilities",
+    "Conflict",
+    "ErpEntry",
+    "ErpPort",
+    "Idempotency",
+    "Invoice",
+    "InvoiceLine",
+    "Issue",
+    "MasterData",
+    "NotSent",
+    "Outcome",
+    "Posted",
+    "Posting",
+    "PostingLine",
+    "Record",
+    "Rejected",
+    "Side",
+    "Throttled",
+    "Unknown",
+    "Window",
+]
+
 Side = Literal["debit", "credit"]
 
 
@@ -216,67 +242,7 @@ def _invoice(plain: dict[str, Any]) -> Invoice:
     return Invoice(plain["party"], plain["reference"], lines, plain["credits"])
 
 
-# --- outcomes ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """It is in the books under the ERP's own number. `replayed`: it was there before."""
-
-    number: str
-    reference: str = ""
-    replayed: bool = False
-    tax: Decimal | None = None
-    """For an invoice: the tax the ERP computed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The ERP took it and works on it; ask by the job."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The ERP said no. In an atomic batch every posting of the batch gets the one answer."""
-
-    reason: str
-    """`unbalanced`, `unknown_account`/`_customer`/`_currency`, `missing_dimension`, `closed_period`, `invalid`."""
-    text: str
-    raw: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """The key is taken by other content: an alarm, nothing was changed."""
-
-    number: str
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotSent:
-    """Provably nothing was sent; the same call may be repeated."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Throttled:
-    """The ERP asks to slow down; nothing was done. `after_s` is its Retry-After, if it gave one."""
-
-    after_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """It may or may not be in the books: only a lookup can tell."""
-
-    why: str
-
-
-Outcome = Posted | Accepted | Rejected | Conflict | NotSent | Throttled | Unknown
+# --- what is read back ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

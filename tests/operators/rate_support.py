@@ -168,3 +168,32 @@ def minute(text: str) -> int:
     from datetime import datetime  # noqa: PLC0415
 
     return first_minute(datetime.fromisoformat(text)) - T0
+
+
+PER_TOKEN = {"id": "in", "meter": "tokens", "model": "per_unit", "unit_amount": "0.5"}
+FLAT = {"id": "base", "model": "flat", "amount": "31", "accounting": {"recognition": "as_billable"}}
+LEAST = PER_TOKEN | {"minimum": "62"}
+DAY = 1440
+JANUARY = 31 * DAY
+
+
+def short(rows: pl.DataFrame) -> list[tuple[Any, ...]]:
+    """Return (charge, usage hour, booked hour, kind, quantity, amount), hours from the first one."""
+    return [
+        (
+            row["charge"],
+            row["usage_hour"] - HOUR0,
+            row["booked_hour"] - HOUR0,
+            row["line_kind"],
+            row["quantity"],
+            row["amount"],
+        )
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+def run(history: History, *uses: Use, end: int = 5 * DAY, shards: int = 1) -> Driver:
+    """Rate these uses up to the end, in minutes from the first hour."""
+    driver = Driver(history, shards)
+    driver.send(facts(list(uses)), end)
+    return driver

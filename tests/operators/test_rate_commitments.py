@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from config.customers import Commitment
 from config.revision import History
 from operators.document import Document, documents
-from tests.operators.rate_support import HOUR0, Driver, Use, contract, customer, facts, minute, revision, version
-from tests.operators.test_rate import short
+from tests.operators.rate_support import HOUR0, Driver, Use, contract, customer, facts, minute, revision, short, version
 
 DAY = 1440
 JANUARY = 31 * DAY

@@ -9,8 +9,7 @@ from config.revision import History
 from operators.document import documents
 from operators.rating.charges import amount, parse_charge
 from operators.rating.schema import Matrix
-from tests.operators.rate_support import HOUR0, Driver, Use, contract, customer, facts, revision, version
-from tests.operators.test_rate import short
+from tests.operators.rate_support import HOUR0, Driver, Use, contract, customer, facts, revision, short, version
 
 MATRIX: dict[str, Any] = {
     "id": "in",

@@ -57,7 +57,7 @@ def test_case(
 ) -> None:
     erp = erps(name)
     erp.heal()
-    run = CASES[case]
+    run = CASES[case]  # what must hold is asserted in the case
     more: list[Any] = [Shown(capfd, caplog)] if "shown" in inspect.signature(run).parameters else []
     try:
         run(erp, tmp_path, *more)
