@@ -10,6 +10,7 @@ RUN /opt/meterbridge/bin/pip install --require-hashes --requirement requirements
 COPY pyproject.toml README.md ./
 COPY cli ./cli
 COPY config ./config
+COPY console ./console
 COPY core ./core
 COPY flows ./flows
 COPY operators ./operators

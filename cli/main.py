@@ -31,6 +31,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "config": Entry("cli.config_commands:app", "Check the configuration, print its JSON schema."),
     "run": Entry("cli.run:run", "Run the metering flow."),
     "post": Entry("cli.post:post", "Deliver financial documents to the ERP."),
+    "serve": Entry("cli.serve:serve", "Serve the API and the web console."),
+    "token": Entry("cli.token:app", "Make, list and revoke tokens of the API and the console."),
     "send": Entry("cli.send:send", "Send CloudEvents from a file into the streams."),
     "simulate": Entry("cli.simulate:simulate", "Generate load: deterministic events of many tenants."),
     "quote": Entry("cli.quote:quote", "Price a quantity with a plan, and show the calculation."),

@@ -160,6 +160,42 @@ class PosterSettings(Section):
     """Where the journal adapter writes; default `<state_dir>/books`."""
 
 
+class ConsoleSettings(Section):
+    """The service of the API and the web console (`meterbridge serve`)."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. The service speaks plain HTTP: in front of another address put a proxy with TLS."""
+    port: int = Field(default=9480, ge=0, le=65535)
+    """Port 0: any free port."""
+    behind_tls: bool = False
+    """A proxy with TLS is in front: the session cookie is then sent over TLS only."""
+    threads: int = Field(default=8, ge=1, le=64)
+    """Questions to ClickHouse and the ledger that run at once."""
+    waiting_max: int = Field(default=64, ge=0, le=10_000)
+    """Questions that wait for a thread; more are answered by 503."""
+    connections_max: int = Field(default=1000, ge=1, le=100_000)
+    request_s_max: float = Field(default=30.0, gt=0, le=600)
+    """A question that takes longer is answered by 503."""
+    body_bytes_max: int = Field(default=8 << 20, ge=1024, le=256 << 20)
+    batch_events_max: int = Field(default=10_000, ge=1, le=100_000)
+    """Events in one request."""
+    requests_per_s_max: float = Field(default=200.0, gt=0)
+    """Per token, on the long run; four seconds' worth may come at once."""
+    events_per_s_max: float = Field(default=50_000.0, gt=0)
+    """Per token, on the long run; four seconds' worth may come at once."""
+    durability: Literal["memory", "disk", "replicas"] = "memory"
+    """What the answer to accepted events waits for: the server has them; they are on its disk (WAITAOF); replicas
+    have them too (WAIT)."""
+    replicas: int = Field(default=1, ge=1, le=16)
+    """With `durability: replicas`: how many must have the events."""
+    durability_ms_max: int = Field(default=2000, ge=1, le=60_000)
+    """Events that are not durable by then are answered by 503, and are counted once when sent again."""
+    session_hours: float = Field(default=12.0, gt=0, le=720)
+    """How long a login to the console lasts."""
+    streams_max: int = Field(default=300, ge=1, le=10_000)
+    """Browsers that are told of changes at once (server-sent events)."""
+
+
 class LogSettings(Section):
     """Logs go to standard error."""
 
@@ -180,6 +216,7 @@ class Settings(BaseSettings):
     flow: FlowSettings = FlowSettings()
     metrics: MetricsSettings = MetricsSettings()
     poster: PosterSettings = PosterSettings()
+    console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     environment: Literal["development", "production"] = "development"
     fault_point: str = ""

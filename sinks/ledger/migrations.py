@@ -87,10 +87,25 @@ _0002: Final = (
 
 _0003: Final = ("CREATE INDEX documents_contract ON documents (customer, contract, entity, booked_hour)",)
 
+_0004: Final = (
+    # Secrets are never stored, only their digests.
+    """CREATE TABLE api_tokens (id TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL CHECK (role IN
+    ('producer', 'viewer', 'operator', 'approver', 'admin')), tenants TEXT NOT NULL, digest TEXT NOT NULL,
+    created_by TEXT NOT NULL, created_at_ms BIGINT NOT NULL, expires_at_ms BIGINT, revoked_at_ms BIGINT)""",
+    """CREATE TABLE sessions (digest TEXT PRIMARY KEY, token_id TEXT NOT NULL REFERENCES api_tokens (id),
+    created_at_ms BIGINT NOT NULL, expires_at_ms BIGINT NOT NULL)""",
+    "CREATE INDEX sessions_expiry ON sessions (expires_at_ms)",
+    """CREATE TABLE idempotent_acts (token_id TEXT NOT NULL, key TEXT NOT NULL, request_digest TEXT NOT NULL,
+    status INTEGER NOT NULL DEFAULT 0, answer TEXT NOT NULL DEFAULT '', created_at_ms BIGINT NOT NULL,
+    PRIMARY KEY (token_id, key))""",
+    "CREATE INDEX idempotent_acts_age ON idempotent_acts (created_at_ms)",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("0001_initial", _0001),
     ("0002_erp", _0002),
     ("0003_invoices", _0003),
+    ("0004_console", _0004),
 )
 
 

@@ -15,7 +15,7 @@ from config.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.compile(r"^[\w./-]+:\d+(\.\d+){1,3}[\w.-]*$")
 SERVERS = ("redis", "clickhouse", "postgres")
-OURS = ("flow", "poster", "migrate")
+OURS = ("flow", "poster", "console", "migrate")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_images_are_pinned_to_a_version(compose: dict[str, Any]) -> None:
 
 
 def test_what_runs_for_long_has_a_health_check_and_restarts(compose: dict[str, Any]) -> None:
-    for name in (*SERVERS, "flow", "poster"):
+    for name in (*SERVERS, "flow", "poster", "console"):
         service = compose["services"][name]
         assert service["healthcheck"]["test"], name
         assert service["restart"] == "unless-stopped", name
@@ -49,7 +49,7 @@ def test_what_runs_for_long_has_a_health_check_and_restarts(compose: dict[str, A
 def test_the_flow_starts_behind_healthy_servers_and_the_migration(compose: dict[str, Any]) -> None:
     waits = compose["services"]["migrate"]["depends_on"]
     assert {name: wait["condition"] for name, wait in waits.items()} == dict.fromkeys(SERVERS, "service_healthy")
-    for name in ("flow", "poster"):
+    for name in ("flow", "poster", "console"):
         condition = compose["services"][name]["depends_on"]["migrate"]["condition"]
         assert condition == "service_completed_successfully"
 

@@ -1,0 +1,46 @@
+"""The ASGI application: the API under /api/v1, the console under /, one set of services behind both."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from console.api import ENDPOINTS, open_routes
+from console.endpoint import route
+from console.middleware import Frame, routing_problem
+from console.pages import PAGES, page_route, session_routes
+from console.services import Services
+
+STATIC: Final = Path(__file__).with_name("static")
+
+
+def make_app(services: Services) -> Starlette:
+    """Return the application; it closes the services when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        services.close()
+
+    routes: list[BaseRoute] = [
+        *(route(endpoint, services) for endpoint in ENDPOINTS),
+        *open_routes(services),
+        *session_routes(services),
+        *(page_route(page, services) for page in PAGES),
+        Mount("/static", StaticFiles(directory=STATIC), name="static"),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Frame)],
+        exception_handlers={HTTPException: routing_problem},
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    app.router.redirect_slashes = False
+    return app

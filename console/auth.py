@@ -1,0 +1,113 @@
+"""Who asks: bearer tokens for programs, sessions for browsers; what each role may do, and whose data it may see."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from sqlalchemy import Engine
+from starlette.requests import Request
+
+from console.problems import Problem
+from console.stores import StorePool
+from core.clock import Clock
+from sinks.ledger import tokens
+from sinks.ledger.tokens import Token
+
+Permission = Literal["ingest", "read", "operate", "approve", "administer"]
+
+PERMISSIONS: Final[dict[str, frozenset[Permission]]] = {
+    "producer": frozenset({"ingest"}),
+    "viewer": frozenset({"read"}),
+    "operator": frozenset({"read", "operate"}),
+    "approver": frozenset({"read", "approve"}),
+    "admin": frozenset({"ingest", "read", "operate", "approve", "administer"}),
+}
+
+COOKIE: Final = "meterbridge_session"
+REMEMBERED_S: Final = 5.0
+"""A revoked token works at most that much longer."""
+_REMEMBERED_MAX: Final = 10_000
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="meterbridge"'}
+
+Lookup = Callable[[Engine], Token | None]
+
+
+class Authenticator:
+    """Finds the token of a request. Answers of the ledger are remembered for a few seconds, wrong ones too."""
+
+    def __init__(self, pool: StorePool, clock: Clock) -> None:
+        self._pool, self._clock = pool, clock
+        self._remembered: OrderedDict[bytes, tuple[float, Token | None]] = OrderedDict()
+
+    async def token_of(self, request: Request) -> Token:
+        """Return who asks: by the header `Authorization: Bearer`, else by the session's cookie.
+
+        :raises Problem: 401 if neither is in force; 403 for a change that another site's page asked for.
+        """
+        header = request.headers.get("authorization")
+        if header is not None:
+            scheme, _, text = header.partition(" ")
+            token = await self.token_named(text.strip()) if scheme.lower() == "bearer" else None
+            if token is None:
+                detail = "the token is unknown, expired or revoked: make one by `meterbridge token create`"
+                raise Problem("unauthenticated", detail, headers=_CHALLENGE)
+            return token
+        token = await self.token_of_session(request)
+        if token is None:
+            detail = "send `Authorization: Bearer <token>`, or log in to the console"
+            raise Problem("unauthenticated", detail, headers=_CHALLENGE)
+        if request.method not in _SAFE:
+            check_origin(request)
+        return token
+
+    async def token_named(self, text: str) -> Token | None:
+        """Return the token that this text is, if it is in force."""
+        return await self._remember(b"t" + text.encode(), lambda engine: tokens.verify(engine, text, self._clock.now()))
+
+    async def token_of_session(self, request: Request) -> Token | None:
+        """Return the token of the session's cookie, if both are in force."""
+        secret = request.cookies.get(COOKIE)
+        if not secret:
+            return None
+        return await self._remember(
+            b"s" + secret.encode(), lambda engine: tokens.of_session(engine, secret, self._clock.now())
+        )
+
+    async def _remember(self, key: bytes, look_up: Lookup) -> Token | None:
+        digest = hashlib.sha256(key).digest()  # secrets are not kept in memory
+        found = self._remembered.get(digest)
+        if found is not None and self._clock.monotonic_s() - found[0] < REMEMBERED_S:
+            token = found[1]
+            return token if token is None or token.is_valid(self._clock.now()) else None
+        token = await self._pool.ask_ledger(look_up)
+        self._remembered[digest] = (self._clock.monotonic_s(), token)
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > _REMEMBERED_MAX:
+            self._remembered.popitem(last=False)
+        return token
+
+    def forget(self) -> None:
+        """Look everything up again: a session or token was ended here."""
+        self._remembered.clear()
+
+
+def check_permission(token: Token, permission: Permission) -> None:
+    """Make sure the token's role may do it.
+
+    :raises Problem: 403.
+    """
+    if permission not in PERMISSIONS[token.role]:
+        raise Problem("forbidden", f"the role {token.role} may not {permission}: ask for a token of another role")
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a change that a page of another site asked for with this browser's cookie.
+
+    :raises Problem: 403.
+    """
+    origin = request.headers.get("origin")
+    if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+        raise Problem("forbidden", "a change with a session must come from a page of this console")

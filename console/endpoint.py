@@ -1,0 +1,137 @@
+"""How an endpoint of the API is declared: path, permission, parameters, answers. The OpenAPI document is made of it."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from console import limits
+from console.auth import Permission, check_permission
+from console.problems import Problem
+from console.services import Services
+from sinks.ledger.tokens import Token
+
+API: Final = "/api/v1"
+JSON: Final = "application/json"
+_LISTS: Final = re.compile(r"\[\]$")
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+
+class NoParameters(msgspec.Struct, forbid_unknown_fields=True):
+    """An endpoint without query parameters: naming one is an error, since a typing error must not be ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authorized request."""
+
+    request: Request
+    services: Services
+    token: Token
+    parameters: Any
+    """The query parameters, of the endpoint's type."""
+
+    @property
+    def path(self) -> Mapping[str, str]:
+        """Return the parameters of the path."""
+        return self.request.path_params
+
+    async def body(self, kind: type[StructT]) -> StructT:
+        """Return the JSON body, checked.
+
+        :raises Problem: 413, 415, or 400 naming the field.
+        """
+        media = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media != JSON:
+            raise Problem("unsupported_media_type", f"send {JSON}, not {media or 'a body without a type'}")
+        raw = await limits.read_body(self.request, self.services.settings.console.body_bytes_max)
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise Problem("malformed_body", str(error)) from None
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One documented answer. `content`: media type to the type of its JSON, None where it is no JSON."""
+
+    description: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One operation of the API. The first line of the handler's docstring is its summary."""
+
+    method: str
+    path: str
+    permission: Permission
+    handler: Handler
+    answers: Mapping[int, Answer]
+    parameters: type[msgspec.Struct] = NoParameters
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """Media types of the body with their types."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Request headers that mean something, with a description."""
+    tag: str = "query"
+
+
+def route(endpoint: Endpoint, services: Services) -> Route:
+    """Return the route: authenticate, check the role, take from the rate limit, read the parameters, answer."""
+
+    async def answer(request: Request) -> Response:
+        token = await services.authenticator.token_of(request)
+        request.state.token = token
+        check_permission(token, endpoint.permission)
+        limits.check(services.requests, token.id)
+        parameters = read_parameters(request, endpoint.parameters)
+        return await endpoint.handler(Call(request, services, token, parameters))
+
+    return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.handler.__name__)
+
+
+def read_parameters(request: Request, kind: type[StructT]) -> StructT:
+    """Return the query parameters; lists may be repeated, and other parameters may not.
+
+    :raises Problem: 400, naming the parameter.
+    """
+    lists = {one.encode_name for one in msgspec.structs.fields(kind) if _is_list(one.type)}
+    found: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name in lists:
+            found.setdefault(name, []).append(value)
+        elif name in found:
+            raise Problem("invalid_request", f"the parameter {name!r} is given twice")
+        else:
+            found[name] = value
+    if any("\x00" in str(value) for value in found.values()):
+        raise Problem("invalid_request", "a parameter holds a NUL character")
+    try:
+        return msgspec.convert(found, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem("invalid_request", f"query parameters: {error}") from None
+
+
+def _is_list(annotation: Any) -> bool:
+    return getattr(annotation, "__origin__", None) is list
+
+
+def to_json(data: Any) -> bytes:
+    """Return JSON: decimals as text, times as RFC 3339 in UTC."""
+    return orjson.dumps(msgspec.to_builtins(data, builtin_types=()), option=orjson.OPT_NON_STR_KEYS)
+
+
+def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON answer."""
+    return Response(to_json(data), status, dict(headers or {}), media_type=JSON)

@@ -1,0 +1,83 @@
+"""Limits on what a token or an address may ask: buckets that fill with time, and the size of bodies."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+
+from console.problems import Problem
+from core.clock import Clock
+
+BURST_S: Final = 4.0
+KEYS_MAX: Final = 10_000
+
+
+@dataclass(slots=True)
+class _Bucket:
+    level: float
+    at_s: float
+
+
+class RateLimiter:
+    """Buckets by key: each fills by `per_s` a second up to `BURST_S` seconds' worth. The oldest keys are forgotten.
+
+    Counts within this process. A cost above a full bucket is let through when the bucket is full, and paid off after
+    it, so that a large batch waits instead of being refused for ever.
+    """
+
+    def __init__(self, per_s: float, clock: Clock) -> None:
+        self._per_s, self._clock = per_s, clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def take(self, key: str, cost: float = 1.0) -> float:
+        """Take `cost` from the key's bucket; return 0, or after how many seconds there will be enough."""
+        now_s, full = self._clock.monotonic_s(), max(1.0, self._per_s * BURST_S)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = _Bucket(full, now_s)
+            if len(self._buckets) > KEYS_MAX:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(key)
+        bucket.level = min(full, bucket.level + (now_s - bucket.at_s) * self._per_s)
+        bucket.at_s = now_s
+        missing = min(cost, full) - bucket.level
+        if missing > 0:
+            return missing / self._per_s
+        bucket.level -= cost
+        return 0.0
+
+
+def check(limiter: RateLimiter, key: str, cost: float = 1.0) -> None:
+    """Take from the bucket.
+
+    :raises Problem: 429 with `Retry-After`, in whole seconds.
+    """
+    wait_s = limiter.take(key, cost)
+    if wait_s > 0:
+        seconds = max(1, int(wait_s) + 1)
+        detail = f"the limit of this token is reached: ask again in {seconds} s"
+        raise Problem("too_many_requests", detail, headers={"Retry-After": str(seconds)})
+
+
+async def read_body(request: Request, bytes_max: int) -> bytes:
+    """Return the whole body.
+
+    :raises Problem: 413, as soon as it is known to be larger than `bytes_max`.
+    """
+    stated = request.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > bytes_max:
+        raise _too_large(bytes_max)
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(bytes_max: int) -> Problem:
+    return Problem("body_too_large", f"at most {bytes_max:,} bytes are read: send it in parts")

@@ -1,0 +1,113 @@
+"""Around every request: its id, log lines under it, problems as answers, and headers that keep browsers safe."""
+
+import re
+import secrets
+import time
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from console.problems import Problem, of_error
+from core.logging import get_logger
+
+REQUEST_ID: Final = "x-request-id"
+_GIVEN: Final = re.compile(r"[A-Za-z0-9._~:/+=-]{1,128}")
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self';"
+    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+log = get_logger("console")
+
+
+class Frame:
+    """Gives each request an id (the caller's, if it sent a usable one) and turns errors into problem answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started_s = time.perf_counter()
+        status = 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, sending)
+            except Exception as error:
+                if status:
+                    raise  # the answer has begun: only closing the connection tells the caller
+                await _answer(error, request_id)(scope, receive, sending)
+            _log(scope, status, time.perf_counter() - started_s)
+
+
+async def routing_problem(request: Request, error: Exception) -> Response:
+    """Return the answer for what the router refuses: no such path, or not this method."""
+    if not isinstance(error, HTTPException):  # pragma: no cover  registered for this class only
+        raise error
+    detail = "no such page or resource" if error.status_code == 404 else str(error.detail)
+    code = _CODES.get(error.status_code, "invalid_request")
+    return Problem(code, detail, headers=error.headers).response(request.state.request_id)
+
+
+def _answer(error: Exception, request_id: str) -> Response:
+    problem = of_error(error)
+    if problem.code == "internal_error":
+        log.exception("A request failed.")
+    return problem.response(request_id)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID.encode():
+            text: str = value.decode("latin-1")
+            if _GIVEN.fullmatch(text):
+                return text
+    return secrets.token_hex(16)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    token: Any = scope["state"].get("token")
+    fields = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "token_id": token.id if token is not None else "",
+    }
+    if status >= 500:
+        log.warning("A request was not served.", **fields)
+    elif scope["method"] in ("GET", "HEAD") or status in (204, 207):
+        log.debug("A request was served.", **fields)
+    else:
+        log.info("A request was served.", **fields)

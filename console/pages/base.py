@@ -1,0 +1,136 @@
+"""How a page is declared and shown: a session, a permission, a template, and a designed answer for what goes wrong.
+
+A page is a function from its `Visit` to the values of its template; forms post to the same path, and `act` answers
+with the same values or a redirect. Templates escape everything, and the content security policy allows no inline
+script or style: put both into `console/static`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from console import limits
+from console.auth import PERMISSIONS, Permission, check_origin, check_permission
+from console.problems import Problem, of_error
+from console.services import Services
+from core.logging import get_logger
+from sinks.ledger.tokens import Token
+
+TEMPLATES: Final = Path(__file__).parents[1] / "templates"
+FORM_BYTES_MAX: Final = 64 << 10
+FORM_FIELDS_MAX: Final = 200
+
+log = get_logger("console")
+_environment: Final = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=select_autoescape(default=True, default_for_string=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of a page by somebody who may see it."""
+
+    request: Request
+    services: Services
+    token: Token
+
+    @property
+    def permissions(self) -> frozenset[Permission]:
+        """Return what the visitor may do: hide what is not among it."""
+        return PERMISSIONS[self.token.role]
+
+    async def form(self) -> FormData:
+        """Return the fields of the form that was sent; they are checked for size and origin already."""
+        return await self.request.form(max_files=0, max_fields=FORM_FIELDS_MAX, max_part_size=FORM_BYTES_MAX)
+
+
+Values = Mapping[str, Any]
+Show = Callable[[Visit], Awaitable[Values]]
+Act = Callable[[Visit], Awaitable[Values | Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page. `title` stands in the navigation; pages without one are reached from others."""
+
+    path: str
+    name: str
+    title: str
+    template: str
+    show: Show
+    permission: Permission = "read"
+    act: Act | None = None
+
+
+def page_route(page: Page, services: Services) -> Route:
+    """Return the route of a page. Without a session it leads to the login, and back after it."""
+
+    async def answer(request: Request) -> Response:
+        token = await services.authenticator.token_of_session(request)
+        if token is None:
+            return to_login(request)
+        request.state.token = token
+        visit = Visit(request, services, token)
+        try:
+            check_permission(token, page.permission)
+            limits.check(services.requests, token.id)
+            if request.method == "POST":
+                check_origin(request)
+                return await _acted(page, visit)
+            values = await page.show(visit)
+        except Exception as error:
+            return error_page(visit, error, page)
+        return render(page.template, visit, values, page)
+
+    return Route(page.path, answer, methods=["GET", "POST"] if page.act else ["GET"], name=page.name)
+
+
+async def _acted(page: Page, visit: Visit) -> Response:
+    if page.act is None:
+        raise Problem("method_not_allowed", "nothing can be sent to this page")
+    length = visit.request.headers.get("content-length", "")
+    if not length.isdigit() or int(length) > FORM_BYTES_MAX:
+        raise Problem("body_too_large", f"a form has at most {FORM_BYTES_MAX:,} bytes")
+    result = await page.act(visit)
+    return result if isinstance(result, Response) else render(page.template, visit, result, page)
+
+
+def to_login(request: Request) -> Response:
+    """Send the browser to the login page, and back to this one after it."""
+    target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    asked = f"/login?next={quote(target, safe='')}" if target != "/" else "/login"
+    if request.headers.get("x-part"):  # a part of a page that a script loads: let the whole page go
+        return Response(status_code=401, headers={"X-Login": asked})
+    return RedirectResponse(asked, status_code=303)
+
+
+def render(template: str, visit: Visit | None, values: Values, page: Page | None = None, status: int = 200) -> Response:
+    """Return a page. Every template has `visit`, `page` and `pages` (the navigation) beside its own values."""
+    from console.pages import PAGES  # noqa: PLC0415 - the pages import this module
+
+    shown = [one for one in PAGES if one.title and visit is not None and one.permission in visit.permissions]
+    text = _environment.get_template(template).render(dict(values), visit=visit, page=page, pages=shown)
+    return HTMLResponse(text, status)
+
+
+def error_page(visit: Visit, error: Exception, page: Page | None = None) -> Response:
+    """Return the page that says what went wrong and what to do."""
+    problem = of_error(error)
+    if problem.code == "internal_error":
+        log.error("A page failed.", path=visit.request.url.path, exc_info=error)
+    values = {"problem": problem, "request_id": visit.request.state.request_id}
+    response = render("error.html", visit, values, page, problem.status)
+    response.headers.update(problem.headers)
+    return response

@@ -1,0 +1,43 @@
+"""What every request may use: settings, clock, stores, who asks, limits."""
+
+from dataclasses import dataclass
+
+from config.settings import Settings
+from console.auth import Authenticator
+from console.limits import RateLimiter
+from console.stores import StorePool, open_pool
+from core.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one running service."""
+
+    settings: Settings
+    clock: Clock
+    pool: StorePool
+    authenticator: Authenticator
+    requests: RateLimiter
+    events: RateLimiter
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.pool.close()
+        self.pool.engine.dispose()
+
+
+def open_services(settings: Settings, clock: Clock) -> Services:
+    """Connect to the ledger and return the services.
+
+    :raises Unreachable: the ledger does not answer.
+    :raises InvalidRequest: it is not migrated.
+    """
+    pool = open_pool(settings, clock)
+    return Services(
+        settings=settings,
+        clock=clock,
+        pool=pool,
+        authenticator=Authenticator(pool, clock),
+        requests=RateLimiter(settings.console.requests_per_s_max, clock),
+        events=RateLimiter(settings.console.events_per_s_max, clock),
+    )

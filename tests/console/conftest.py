@@ -1,0 +1,64 @@
+"""The service in the test's own process, on a real ledger; ClickHouse and Valkey only where a test asks for them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from config.settings import ClickHouseSettings, ConsoleSettings, LedgerSettings, RedisSettings, Settings
+from console.services import Services, open_services
+from core.clock import SystemClock
+from sinks import ledger
+from sinks.ledger import tokens
+from tests.console.server import serving
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a service whose ClickHouse and Redis do not answer."""
+    return Settings(
+        state_dir=tmp_path,
+        ledger=LedgerSettings(url=SecretStr(f"sqlite:///{tmp_path / 'ledger.sqlite'}")),
+        clickhouse=ClickHouseSettings(url="http://127.0.0.1:9", connect_timeout_s=1),
+        redis=RedisSettings(url="redis://127.0.0.1:9/0", connect_timeout_s=1),
+        console=ConsoleSettings(request_s_max=5, requests_per_s_max=50),
+    )
+
+
+@pytest.fixture
+def services(settings: Settings) -> Services:
+    """The parts of a service; what serves them closes them."""
+    ledger.migrate(settings.ledger_url)
+    return open_services(settings, SystemClock())
+
+
+@pytest.fixture
+def client(services: Services) -> Iterator[httpx.Client]:
+    """A client of the running service, without a token."""
+    with serving(services) as address, httpx.Client(base_url=address, timeout=20) as made:
+        yield made
+
+
+@pytest.fixture
+def token_text(services: Services) -> Callable[..., str]:
+    """Make a token of a role, and of tenants, and return its text."""
+
+    def make(role: str = "viewer", *tenants: str) -> str:
+        _, text = tokens.create(
+            services.pool.engine, f"a {role}", role, tenants=tenants, actor="test", now=services.clock.now()
+        )
+        return text
+
+    return make
+
+
+def bearer(text: str) -> dict[str, str]:
+    """Return the header of a token."""
+    return {"Authorization": f"Bearer {text}"}
+
+
+def same_origin(client: httpx.Client) -> dict[str, str]:
+    """Return the header a browser sends with a form of the console's own page."""
+    return {"Origin": str(client.base_url).rstrip("/")}

@@ -1,0 +1,71 @@
+"""The pool of threads: bounded, timed, and honest about a ClickHouse that is away."""
+
+import asyncio
+import threading
+
+import pytest
+
+from config.settings import ConsoleSettings, Settings
+from console.problems import Problem
+from console.stores import StorePool, open_pool
+from core.clock import SystemClock
+from core.errors import InvalidRequest
+from sinks import ledger
+
+
+def _pool(settings: Settings, **limits: float) -> StorePool:
+    ledger.migrate(settings.ledger_url)
+    console = ConsoleSettings.model_validate({"threads": 2, "waiting_max": 1, "request_s_max": 5} | limits)
+    return open_pool(settings.model_copy(update={"console": console}), SystemClock())
+
+
+def test_what_exceeds_threads_and_queue_is_refused(settings: Settings) -> None:
+    pool, go = _pool(settings), threading.Event()
+
+    async def all_at_once() -> list[str]:
+        async def one() -> str:
+            try:
+                return str(await pool.ask_ledger(lambda _engine: go.wait(5)))
+            except Problem as problem:
+                go.set()
+                return problem.code
+
+        return await asyncio.gather(*(one() for _ in range(4)))
+
+    assert asyncio.run(all_at_once()) == ["True", "True", "True", "unavailable"]
+    assert asyncio.run(pool.ask_ledger(lambda _engine: "again")) == "again"
+    pool.close()
+
+
+def test_a_slow_answer_is_not_waited_for_but_its_thread_counts(settings: Settings) -> None:
+    pool, go = _pool(settings, request_s_max=0.1, threads=1, waiting_max=0), threading.Event()
+
+    async def slow_then_next() -> list[str]:
+        codes = []
+        for _ in range(2):
+            with pytest.raises(Problem) as refused:
+                await pool.ask_ledger(lambda _engine: go.wait(5))
+            codes.append(refused.value.code)
+        go.set()
+        return codes
+
+    assert asyncio.run(slow_then_next()) == ["timed_out", "unavailable"]
+    pool.close()
+
+
+def test_an_error_of_the_question_is_raised_and_frees_its_place(settings: Settings) -> None:
+    pool = _pool(settings)
+
+    def fail(_engine: object) -> None:
+        message = "no"
+        raise InvalidRequest(message)
+
+    for _ in range(10):
+        with pytest.raises(InvalidRequest):
+            asyncio.run(pool.ask_ledger(fail))
+    pool.close()
+
+
+def test_a_ledger_that_is_not_migrated_is_said_at_the_start(settings: Settings) -> None:
+    with pytest.raises(InvalidRequest, match="run `meterbridge migrate`"):
+        open_pool(settings, SystemClock())
