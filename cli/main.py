@@ -44,6 +44,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "report": Entry("cli.report:app", "Unbilled roll-forward and ageing, postings, accounting periods."),
     "exceptions": Entry("cli.exceptions:app", "What needs a person, grouped by cause: list, show, retry, resolve."),
     "verify": Entry("cli.verify:verify", "Replay the streams and compare with what is stored."),
+    "trim": Entry("cli.trim:trim", "Remove from the streams what is durably booked and old enough."),
     "rebuild": Entry("cli.rebuild:rebuild", "Make lost or damaged working state again from the events."),
 }
 """All commands in the order of `--help`. The help text stands here too, so that listing imports nothing."""
