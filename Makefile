@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-erp test test-slow test-all lint format bench kill-campaign simulate-faults lock clean
+.PHONY: help setup demo demo-erp test test-slow test-all lint format bench soak kill-campaign simulate-faults lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ format: $(STAMP) ## Format and fix what can be fixed
 
 bench: $(STAMP) ## Benchmarks; results as JSON and docs/benchmarks.md
 	@$(BIN)/python -m bench.run
+
+soak: $(STAMP) ## An hour of steady input, watched: memory, disk, lag, resume (MINUTES=60 RATE=40000 SERIES=100000)
+	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),60) --rate $(or $(RATE),40000) --series $(or $(SERIES),100000)
 
 kill-campaign: $(STAMP) ## 200 runs in which processes are killed; ends with what was not equal (SEEDS=200)
 	@$(BIN)/python -m tests.faults.campaign --seeds $(or $(SEEDS),200)

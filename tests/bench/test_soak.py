@@ -3,6 +3,7 @@
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -103,16 +104,9 @@ def test_the_graph_is_well_formed_and_names_its_lines() -> None:
 
 
 def _sample(at_s: float, private_mib: float) -> Sample:
-    numbers = dict.fromkeys(Sample.__slots__, 1)
-    return Sample(
-        **numbers
-        | {
-            "at_s": at_s,
-            "flow_private_bytes": int(private_mib * (1 << 20)),
-            "events": at_s * 500,
-            "flow_cpu_s": at_s / 2,
-        }
-    )  # type: ignore[arg-type]  # whole numbers where bytes and seconds are meant
+    numbers: dict[str, Any] = dict.fromkeys(Sample.__slots__, 1)
+    numbers |= {"at_s": at_s, "flow_private_bytes": int(private_mib * (1 << 20))}
+    return Sample(**numbers | {"events": at_s * 500, "flow_cpu_s": at_s / 2})
 
 
 def test_the_warm_up_is_left_out_of_the_slope() -> None:

@@ -33,7 +33,7 @@ def _trim(deployed: Deployment, *options: str) -> Any:
 
 def _lengths(deployed: Deployment) -> dict[str, int]:
     with redis.Redis.from_url(deployed.settings.redis.url) as client:
-        return {name: int(client.xlen(name)) for name in deployed.settings.redis.streams}  # type: ignore[arg-type]
+        return {name: int(client.xlen(name)) for name in deployed.settings.redis.streams}
 
 
 def test_only_what_is_booked_and_old_enough_goes_and_the_flow_goes_on(
