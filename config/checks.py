@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from config.account_roles import is_revenue
 from config.customers import Customer
 from config.entities import Entity
 from config.meters import Meter
@@ -221,27 +222,26 @@ def _charged_twice(version: PlanVersion, base: Location) -> Iterator[Finding]:
                 )
 
 
-_REVENUE_ROLES = ("usage_revenue", "subscription_revenue", "shortfall_revenue")
-
-
 def _entities(draft: Draft) -> Iterator[Finding]:
-    from config.checks_erp import erp  # noqa: PLC0415  # it uses this module's types
+    from config.checks_erp import erp  # noqa: PLC0415  # they use this module's types
+    from config.checks_posting import posting_rules  # noqa: PLC0415
 
     for index, entity in draft.entities.items():
         base: Location = ("entities", index)
         yield from erp(entity.erp, (*base, "erp"))
+        yield from posting_rules(entity, base)
         if not is_known(entity.functional_currency):
             message = f"unknown currency {entity.functional_currency!r}"
             yield Finding((*base, "functional_currency"), message, "use an ISO 4217 code such as USD")
-        accounts: dict[str, str] = {str(role): account for role, account in entity.accounts.items()}
+        accounts = entity.accounts
         if entity.invoicing.enabled and "accounts_receivable" not in accounts:
             message = "invoicing is enabled, and there is no account for accounts_receivable"
             yield Finding((*base, "accounts"), message, "add `accounts_receivable` to the entity's accounts")
-        revenue = {accounts[role]: role for role in _REVENUE_ROLES if role in accounts}
+        revenue = {account: role for role, account in accounts.items() if is_revenue(role)}
         for role, account in accounts.items():
             if not account.strip():
                 yield Finding((*base, "accounts", role), "the account is empty", "write its number or name")
-            elif role not in _REVENUE_ROLES and account in revenue:
+            elif not is_revenue(role) and account in revenue:
                 # An invoice credits the unbilled receivable; on a revenue account that is revenue again.
                 yield Finding(
                     (*base, "accounts", role),

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
+from config.account_roles import UNBILLED
 from config.checks import Draft, Finding, charge, filters_meet, known, repeated, rows_of
 from config.customers import Contract, Customer, SubjectAssignment
 from config.entities import Entity
 from config.plans import Plan, PlanVersion
+from config.posting_rules import Rule, rules_of
 from config.yaml_source import Location
 from core.currencies import exponent, is_known
 from operators.cents import cents
@@ -158,23 +160,24 @@ def _charge_references(
                 yield Finding(where, f"the plan {contract.plan} has no charge {name!r}", hint)
 
 
-def roles_needed(contract: Contract, charges: list[dict[str, Any]]) -> dict[str, str]:
+def roles_needed(contract: Contract, charges: list[dict[str, Any]], rules: Mapping[str, Rule]) -> dict[str, str]:
     """Return the account roles that posting this contract's charges needs, each with the reason."""
-    needed: dict[str, str] = {contract.unbilled_kind: "usage not invoiced yet"}
+    debit = rules["usage"].debit
+    needed: dict[str, str] = {contract.unbilled_kind if debit == UNBILLED else debit: "usage not invoiced yet"}
     for raw in (one for whole in charges for one in (whole, *_with_id(whole))):
         accounting = raw.get("accounting")
         accounting = accounting if isinstance(accounting, Mapping) else {}
         name = raw.get("id")
-        default = "subscription_revenue" if raw.get("model") == "flat" else "usage_revenue"
+        default = rules["fee" if raw.get("model") == "flat" else "usage"].credit
         needed.setdefault(str(accounting.get("revenue_role") or default), f"charge {name}")
         if raw.get("minimum") not in (None, 0, "0"):
-            needed.setdefault("shortfall_revenue", f"the minimum of charge {name}")
+            needed.setdefault(rules["true_up"].credit, f"the minimum of charge {name}")
         if raw.get("zero_usage") == "first_tier_flat":
-            needed.setdefault("shortfall_revenue", f"the fee of charge {name} without usage")
+            needed.setdefault(rules["true_up"].credit, f"the fee of charge {name} without usage")
         if accounting.get("recognition") == "ratable":
-            needed.setdefault("contract_liability", f"ratable recognition of charge {name}")
+            needed.setdefault(rules["deferral"].credit, f"ratable recognition of charge {name}")
     for commitment in contract.commitments:
-        role = "contract_liability" if commitment.type == "prepaid" else "shortfall_revenue"
+        role = rules["drawdown"].debit if commitment.type == "prepaid" else rules["true_up"].credit
         needed.setdefault(role, f"commitment {commitment.id}")
     return needed
 
@@ -186,7 +189,7 @@ def _with_id(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _roles(contract: Contract, entity: Entity, charges: list[dict[str, Any]], base: Location) -> Iterator[Finding]:
-    for role, reason in roles_needed(contract, charges).items():
+    for role, reason in roles_needed(contract, charges, rules_of(entity.posting_rules)).items():
         if role not in entity.accounts:
             yield Finding(
                 (*base, "entity"),

@@ -7,20 +7,11 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from config.account_roles import AccountRole
 from config.base import Identifier, Model, Number
+from config.posting_rules import LineKind, PostingRule
 
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-
-AccountRole = Literal[
-    "unbilled_receivable",
-    "usage_revenue",
-    "subscription_revenue",
-    "shortfall_revenue",
-    "contract_liability",
-    "contract_asset",
-    "accounts_receivable",
-    "tax_payable",
-]
 
 
 @cache
@@ -121,6 +112,8 @@ class Entity(Model):
     approval: Approval = Approval()
     invoicing: Invoicing = Invoicing()
     accounts: dict[AccountRole, str]
+    posting_rules: dict[LineKind, PostingRule] = Field(default_factory=dict)
+    """What this entity books otherwise than `config.posting_rules.DEFAULTS`."""
     erp: EntityErp
 
     def zone(self) -> ZoneInfo:

@@ -4,23 +4,27 @@
 - A meter keeps what its values mean (`event_type`, `aggregation`, `value`): facts of both meanings would add up.
 - A contract that was in force stays until nothing can be booked on it any more, and keeps its entity and its
   billing period: late usage and the last period end would find no price, or periods would be billed twice.
+- An entity's posting rules keep their roles of the balance sheet: what stands there would never be cleared.
 - `books_open_at`, once set, stays: contracts have their first period by it.
 
 Plans and meters are compared with the last revision that had them: taking one out and in does not change it either.
 """
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import orjson
 
+from config.account_roles import is_revenue
 from config.customers import Contract, Customer
+from config.entities import Entity
 from config.meters import Meter
 from config.periods import billing_period
 from config.plans import Plan, PlanVersion
+from config.posting_rules import rules_of
 from config.revision import Configuration, Revision, Rules
 from config.yaml_source import Location
 
@@ -62,6 +66,7 @@ def refusals(past: Past, configuration: Configuration) -> list[Refusal]:
         *_opening(ordered[-1].rules, configuration.rules),
         *_meters(ordered, configuration),
         *_plans(ordered, configuration, now),
+        *_posting_rules(ordered[-1].entities, configuration),
         *_contracts(ordered[-1].configuration, configuration, now),
     ]
 
@@ -131,6 +136,23 @@ def _edited(location: Location, plan: str, before: PlanVersion, after: PlanVersi
         shown.append(f"... and {len(lines) - len(shown)} more lines")
     difference = "\n".join(f"    {line}" for line in shown)
     return Refusal(location, name, f"was changed, but is {since}", f"{hint}. The difference:\n{difference}")
+
+
+def _posting_rules(before: Mapping[str, Entity], after: Configuration) -> Iterator[Refusal]:
+    for index, entity in enumerate(after.entities):
+        known = before.get(entity.id)
+        if known is None:
+            continue
+        old, new = rules_of(known.posting_rules), rules_of(entity.posting_rules)
+        for kind, side in ((kind, side) for kind in new for side in ("debit", "credit")):
+            was, present = getattr(old[kind], side), getattr(new[kind], side)
+            if was != present and not (is_revenue(was) and is_revenue(present)):
+                yield Refusal(
+                    ("entities", index, "posting_rules", kind, side),
+                    f"entities[{entity.id}].posting_rules.{kind}.{side}",
+                    f"was {was} and is {present} now, but what was booked on {was} is cleared from there",
+                    "only revenue roles may change; leave this one as it was",
+                )
 
 
 def _contracts(before: Configuration, after: Configuration, now: datetime) -> Iterator[Refusal]:

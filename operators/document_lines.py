@@ -8,19 +8,12 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, Final
 
+from config.account_roles import UNBILLED
+from config.posting_rules import rules_of
 from core.errors import InvariantViolation
 from core.frames import RATED_SCHEMA
 from operators.cents import cents
-from operators.posting_rules import (
-    CONTRACT_ASSET,
-    RECOGNITION,
-    SHORTFALL_REVENUE,
-    SUBSCRIPTION_REVENUE,
-    USAGE_REVENUE,
-    Entry,
-    Roles,
-    entries,
-)
+from operators.posting_rules import DEFERRAL, RECOGNITION, Entry, Roles, entries
 from operators.rate_periods import COMMITMENT
 from operators.rate_terms import TermsIndex, moment
 from operators.rating.schema import Flat
@@ -122,10 +115,12 @@ class DocumentLine:
     original_period: str
     dimensions: dict[str, str]
     tax_category: str
+    text: str = ""
+    """That of the posting rule; a line without one has no such field, as before there were any."""
 
     def plain(self) -> dict[str, Any]:
         """Return the line as a mapping."""
-        return {name: getattr(self, name) for name in _LINE_FIELDS}
+        return {name: getattr(self, name) for name in (_LINE_FIELDS if self.text else _FIELDS_WITHOUT_TEXT)}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "DocumentLine":
@@ -134,6 +129,7 @@ class DocumentLine:
 
 
 _LINE_FIELDS: Final = tuple(field.name for field in fields(DocumentLine))
+_FIELDS_WITHOUT_TEXT: Final = tuple(name for name in _LINE_FIELDS if name != "text")
 _DECIMALS: Final = (
     "amount",
     "amount_exact",
@@ -180,21 +176,23 @@ def _continues(last: Row, row: Row) -> bool:
 def _book(row: Row, index: TermsIndex) -> _Book:
     timeline = index.timelines.get((row.customer, row.contract))
     if timeline is not None:
+        accounts, rules = timeline.entity.accounts, rules_of(timeline.entity.posting_rules)
         unbilled = timeline.contract.unbilled_kind
-        asset = CONTRACT_ASSET if CONTRACT_ASSET in timeline.entity.accounts else unbilled
+        ahead = rules[RECOGNITION].debit
+        asset = ahead if ahead != UNBILLED and ahead in accounts else unbilled
         one = timeline.commitments.get(row.charge.removeprefix(COMMITMENT))
         if row.charge.startswith(COMMITMENT) and one is not None:
-            known = SHORTFALL_REVENUE in timeline.entity.accounts
-            roles = Roles(unbilled, asset, SHORTFALL_REVENUE if known else USAGE_REVENUE)
-            return _Book("", {}, "", roles)
+            shortfall = rules["breakage" if row.line_kind == "breakage" else "true_up"].credit
+            revenue = shortfall if shortfall in accounts else rules["usage"].credit
+            return _Book("", {}, "", Roles(unbilled, asset, revenue, rules))
         charge = index.pricings.of(timeline.contract, row.plan_version).price(row.charge, row.price_row)
         if charge is not None:
             accounting = charge.accounting
             role: str = accounting.revenue_role or ""
             if row.line_kind == RECOGNITION and not role and isinstance(charge, Flat):
-                role = SUBSCRIPTION_REVENUE
+                role = rules["fee"].credit
             dimensions = {name: values[0] for name, values in charge.filter.items() if len(values) == 1}
-            roles = Roles(unbilled, asset, role)
+            roles = Roles(unbilled, asset, role, rules)
             return _Book(charge.unit, dimensions, accounting.tax_category, roles)
     message = (
         f"rated row of customer {row.customer}, contract {row.contract}, charge {row.charge}: "
@@ -255,9 +253,11 @@ def _pair(
 ) -> Iterator[DocumentLine]:
     """Yield both sides of an entry; a negative one with its sides swapped."""
     first = run[0]
-    near, far = (entry.debit, entry.kind), (entry.credit, entry.credit_kind)
+    rules = book.roles.rules
+    near = (entry.debit, entry.kind, rules[entry.kind].text)
+    far = (entry.credit, entry.credit_kind, rules[DEFERRAL if entry.is_deferred else entry.kind].text)
     sides = (near, far) if entry.amount >= 0 else (far, near)
-    for side, (role, kind) in zip(("debit", "credit"), sides, strict=True):
+    for side, (role, kind, text) in zip(("debit", "credit"), sides, strict=True):
         yield DocumentLine(
             kind=kind,
             account_role=role,
@@ -285,6 +285,7 @@ def _pair(
             original_period=first.original_period,
             dimensions=book.dimensions,
             tax_category=book.tax_category,
+            text=text,
         )
 
 

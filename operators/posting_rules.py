@@ -1,44 +1,20 @@
-"""Which accounts a line kind moves (contract, design 2.6): line kind to debit role and credit role.
+"""What a line kind books by the entity's posting rules (contract, design 2.6): the entries of an amount.
 
 Revenue is credited here once, when usage is accrued; an invoice moves unbilled to receivable and never credits
-revenue again. A negative amount swaps the sides.
+revenue again. A negative amount swaps the sides. The rules themselves are configuration: `config.posting_rules`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from config.account_roles import UNBILLED
+from config.posting_rules import DEFAULTS, Rule
 from core.errors import InvariantViolation
 
-
-@dataclass(frozen=True, slots=True)
-class PostingRule:
-    """Debit and credit account roles of one line kind."""
-
-    debit: str
-    credit: str
-
-
-UNBILLED: Final = "unbilled_receivable"
-USAGE_REVENUE: Final = "usage_revenue"
-SUBSCRIPTION_REVENUE: Final = "subscription_revenue"
-SHORTFALL_REVENUE: Final = "shortfall_revenue"
-CONTRACT_LIABILITY: Final = "contract_liability"
-CONTRACT_ASSET: Final = "contract_asset"
 RECOGNITION: Final = "recognition"
-
-RULES: Final[dict[str, PostingRule]] = {
-    "usage": PostingRule(UNBILLED, USAGE_REVENUE),
-    "late_usage": PostingRule(UNBILLED, USAGE_REVENUE),
-    "void": PostingRule(UNBILLED, USAGE_REVENUE),
-    "tier_repricing": PostingRule(UNBILLED, USAGE_REVENUE),
-    "price_change": PostingRule(UNBILLED, USAGE_REVENUE),
-    "fee": PostingRule(UNBILLED, SUBSCRIPTION_REVENUE),
-    "true_up": PostingRule(UNBILLED, SHORTFALL_REVENUE),
-    "drawdown": PostingRule(CONTRACT_LIABILITY, USAGE_REVENUE),
-    "breakage": PostingRule(CONTRACT_LIABILITY, SHORTFALL_REVENUE),
-    RECOGNITION: PostingRule(CONTRACT_ASSET, USAGE_REVENUE),
-}
+DEFERRAL: Final = "deferral"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +44,7 @@ class Roles:
     """Revenue that is not billable yet."""
     revenue: str = ""
     """In place of the rule's revenue; empty: the rule's."""
+    rules: Mapping[str, Rule] = field(default_factory=lambda: DEFAULTS)
 
 
 def entries(kind: str, amount: Decimal, revenue: Decimal, deferred: Decimal, *, roles_of: Roles) -> list[Entry]:
@@ -76,7 +53,8 @@ def entries(kind: str, amount: Decimal, revenue: Decimal, deferred: Decimal, *, 
     What is billable but not revenue yet is a contract liability, what is revenue but not billable yet a contract
     asset. `deferred` is the amount to date less the revenue to date before this; the position is never both.
     """
-    debit, credit = roles(kind, Decimal(1), unbilled_role=roles_of.unbilled, revenue_role=roles_of.revenue)
+    debit, credit = roles(kind, roles_of)
+    deferred_role = roles_of.rules[DEFERRAL].credit
     nothing = amount - amount
     matched = min(amount, revenue, key=abs) if amount * revenue > 0 else nothing
     between = deferred + amount - matched
@@ -89,9 +67,9 @@ def entries(kind: str, amount: Decimal, revenue: Decimal, deferred: Decimal, *, 
         return max(-after, nothing) - max(-before, nothing)
 
     found = [
-        Entry(kind, debit, CONTRACT_LIABILITY, liability(deferred, between), is_deferred=True),
+        Entry(kind, debit, deferred_role, liability(deferred, between), is_deferred=True),
         Entry(kind, debit, roles_of.asset, -asset(deferred, between), is_deferred=True),
-        Entry(RECOGNITION, CONTRACT_LIABILITY, credit, -liability(between, after)),
+        Entry(RECOGNITION, deferred_role, credit, -liability(between, after)),
         Entry(RECOGNITION, roles_of.asset, credit, asset(between, after)),
     ]
     found = [entry for entry in found if entry.amount]
@@ -101,17 +79,16 @@ def entries(kind: str, amount: Decimal, revenue: Decimal, deferred: Decimal, *, 
     return found
 
 
-def roles(line_kind: str, amount: Decimal, *, unbilled_role: str = UNBILLED, revenue_role: str = "") -> tuple[str, str]:
-    """Return the account roles to debit and to credit for that amount.
+def roles(line_kind: str, roles_of: Roles) -> tuple[str, str]:
+    """Return the account roles that a positive amount debits and credits.
 
-    :param unbilled_role: what the contract calls earned but unbilled: a receivable or a contract asset.
-    :param revenue_role: the charge's own revenue role, in place of the rule's for all but shortfalls.
+    The charge's own revenue role takes the place of the rule's for all but shortfalls.
+
     :raises InvariantViolation: no rule for the line kind.
     """
-    rule = RULES.get(line_kind)
+    rule = roles_of.rules.get(line_kind)
     if rule is None:
         message = f"no posting rule for line kind {line_kind!r}: add one before rows of this kind are booked"
         raise InvariantViolation(message)
-    debit = unbilled_role if rule.debit == UNBILLED else rule.debit
-    credit = revenue_role if revenue_role and line_kind != "true_up" else rule.credit
-    return (debit, credit) if amount >= 0 else (credit, debit)
+    debit = roles_of.unbilled if rule.debit == UNBILLED else rule.debit
+    return debit, roles_of.revenue if roles_of.revenue and line_kind != "true_up" else rule.credit

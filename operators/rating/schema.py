@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from config.account_roles import RevenueRole
 from config.base import Identifier, Model, Number
 
 ZERO = Decimal(0)
@@ -105,7 +106,7 @@ class QuantityRounding(_Fields):
 class Accounting(_Fields):
     """What the books make of a charge."""
 
-    revenue_role: Literal["usage_revenue", "subscription_revenue", "shortfall_revenue"] | None = None
+    revenue_role: RevenueRole | None = None
     recognition: Literal["as_billable", "ratable"] | None = None
     tax_category: str = ""
 

@@ -26,7 +26,7 @@ from core.errors import Unreachable
 from sinks.erp import checks
 from sinks.erp.journal_balances import all_balances
 from sinks.erp.journal_books import Books
-from sinks.erp.journal_format import ROOTS, account_name, entry_text, number_text
+from sinks.erp.journal_format import account_name, entry_text, number_text, root_of
 from sinks.erp.port import (
     Capabilities,
     Conflict,
@@ -66,7 +66,7 @@ def booked_day(posting: Posting) -> date:
 def problem(posting: Posting) -> Rejected | None:
     """Check what a real ERP would check; return the rejection, or None."""
     found = checks.problem(posting, LINES_MAX)
-    role = next((line.account_role for line in posting.lines if line.account_role not in ROOTS), None)
+    role = next((line.account_role for line in posting.lines if root_of(line.account_role) is None), None)
     if found is None and role is not None:
         return Rejected("unknown_account", f"posting {posting.key}: unknown account role {role!r}")
     return found

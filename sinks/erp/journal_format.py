@@ -22,16 +22,14 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Final
 
+from config.account_roles import is_revenue
 from sinks.erp.port import Posting, PostingLine
 from sinks.ledger.times import hour_text
 
-ROOTS: Final = {
+_ROOTS: Final = {
     "unbilled_receivable": "Assets",
     "contract_asset": "Assets",
     "accounts_receivable": "Assets",
-    "usage_revenue": "Income",
-    "subscription_revenue": "Income",
-    "shortfall_revenue": "Income",
     "contract_liability": "Liabilities",
     "tax_payable": "Liabilities",
 }
@@ -76,6 +74,11 @@ def account_name(entity: str, line: PostingLine) -> str:
     return _account_name(entity, line.account_role, line.account)
 
 
+def root_of(account_role: str) -> str | None:
+    """Return what kind of account the syntax calls it, or None for an unknown role."""
+    return "Income" if is_revenue(account_role) else _ROOTS.get(account_role)
+
+
 @lru_cache(maxsize=10_000)
 def _account_name(entity: str, account_role: str, account: str) -> str:
     plain = f"{entity}-{account}"
@@ -85,7 +88,7 @@ def _account_name(entity: str, account_role: str, account: str) -> str:
     if name != plain:
         name += "-" + hashlib.sha256(plain.encode()).hexdigest()[:6]
     role = "-".join(part.capitalize() for part in account_role.split("_"))
-    return f"{ROOTS.get(account_role, 'Equity')}:{role}:{name}"
+    return f"{root_of(account_role) or 'Equity'}:{role}:{name}"
 
 
 def entry_text(posting: Posting, number: int) -> str:

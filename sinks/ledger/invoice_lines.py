@@ -130,6 +130,8 @@ class InvoiceAct:
     config_version: str
     credits: str = ""
     """Key of the posting of the invoice that a credit note belongs to."""
+    text: str = ""
+    """That of the entity's posting rule."""
 
     @property
     def key(self) -> str:
@@ -220,6 +222,7 @@ def _lines(act: InvoiceAct, chain: Chain, one: Tally) -> Iterable[dict[str, Any]
             "original_period": act.accounting_period,
             "dimensions": {},
             "tax_category": one.tax_category,
+            **({"text": act.text} if act.text else {}),
         }
 
 

@@ -17,6 +17,7 @@ from config.customers import Contract
 from config.entities import Entity
 from config.period_closes import PeriodCloses
 from config.periods import accounting_period, billing_period
+from config.posting_rules import rules_of
 from config.revision import History
 from sinks.erp.port import Invoice, InvoiceLine, Posting
 from sinks.ledger import acts, approval_policy, audit, closes, documents, grouping, posting_creation, progress, tables
@@ -187,6 +188,7 @@ def _act(connection: Connection, due: Due, currency: str, version: str, recorded
         period,
         posting_date,
         version,
+        text=rules_of(due.entity.posting_rules)["invoice"].text,
     )
     last = acts.last(connection, acts.INVOICE, _subject(act), act.cutoff_hour)
     return act if last is None else replace(act, credits=str(last.content["posting"]))

@@ -48,7 +48,7 @@ def erp_names(history: History, entity: Entity) -> ErpNames:
     parties: dict[str, str] = {}
     for revision in history.revisions:
         parties |= {one.id: one.erp.customer for one in revision.configuration.customers if one.erp.customer}
-    return ErpNames({str(role): code for role, code in entity.accounts.items()}, parties)
+    return ErpNames(entity.accounts, parties)
 
 
 def create(

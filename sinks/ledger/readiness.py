@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from config.checks_contracts import merge, roles_needed, versions_used
 from config.entities import Entity
+from config.posting_rules import rules_of
 from config.revision import Revision
 from sinks.erp.port import Record
 
@@ -56,7 +57,10 @@ def readiness(revision: Revision, data: Mapping[str, ErpData], period: Mapping[s
             plan = revision.plans[contract.plan]
             versions = versions_used(contract, plan)
             charges = [merge(raw, contract) for version in versions for raw in version.charges]
-            roles = {**roles_needed(contract, charges), "accounts_receivable": "invoices"}
+            roles = {
+                **roles_needed(contract, charges, rules_of(entity.posting_rules)),
+                "accounts_receivable": "invoices",
+            }
             missing = [*_roles(entity, roles, data.get(entity.id))]
             if entity.id not in data:
                 missing.append("nothing was pulled from the ERP yet: run `meterbridge erp pull`")
@@ -74,7 +78,7 @@ def readiness(revision: Revision, data: Mapping[str, ErpData], period: Mapping[s
 
 
 def _roles(entity: Entity, roles: Mapping[str, str], data: ErpData | None) -> Iterable[str]:
-    accounts = {str(role): code for role, code in entity.accounts.items()}
+    accounts = entity.accounts
     for role, reason in sorted(roles.items()):
         if not accounts.get(role):
             yield f"entity {entity.id} has no account for {role}, needed for {reason}"

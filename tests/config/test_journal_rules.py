@@ -196,3 +196,19 @@ def test_taking_a_meter_out_and_in_again_does_not_change_what_it_is() -> None:
 
 def test_nothing_is_refused_before_the_first_revision() -> None:
     assert refusals(Past((), 0), Configuration.model_validate(FIRST)) == []
+
+
+def _ruled(kind: str, side: str, role: str) -> Change:
+    return lambda raw: raw["entities"][0].update(posting_rules={kind: {side: role}})
+
+
+def test_posting_rules_keep_their_roles_of_the_balance_sheet() -> None:
+    assert _refused(_ruled("fee", "credit", "usage_revenue")) == []
+    assert _refused(_ruled("usage", "credit", "own_revenue"), _ruled("usage", "credit", "usage_revenue")) == []
+    ((place, text),) = _refused(_ruled("recognition", "debit", "unbilled_receivable"))
+    assert place == "entities.0.posting_rules.recognition.debit"
+    assert "entities[E].posting_rules.recognition.debit: was contract_asset and is unbilled_receivable now" in text
+    # A new entity has nothing on its accounts yet.
+    fresh = {"id": "G", "functional_currency": "USD", "accounts": {}, "erp": {"company": "G"}}
+    fresh["posting_rules"] = {"recognition": {"debit": "unbilled_receivable"}}
+    assert _refused(lambda raw: raw["entities"].append(fresh)) == []

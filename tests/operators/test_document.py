@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.revision import History
+from config.revision import History, Revision
 from core.errors import InvariantViolation
 from operators.document import NOT_POSTED_ZERO, Document, documents
-from operators.posting_rules import RULES, roles
+from operators.posting_rules import Roles, roles
 from tests.operators.rate_support import Driver, Use, contract, customer, facts, revision, version
 from tests.operators.test_rate_properties import CHARGES, END, MONTH, seal_all, uses
 
@@ -107,12 +107,57 @@ def test_a_contract_asset_takes_the_place_of_unbilled() -> None:
 
 
 def test_no_rule_credits_anything_but_one_kind_of_revenue() -> None:
-    assert set(RULES) >= {"usage", "late_usage", "void", "tier_repricing", "fee", "true_up", "drawdown"}
-    assert roles("fee", Decimal(1)) == ("unbilled_receivable", "subscription_revenue")
-    assert roles("true_up", Decimal(-1)) == ("shortfall_revenue", "unbilled_receivable")
-    assert roles("usage", Decimal(1), revenue_role="subscription_revenue")[1] == "subscription_revenue"
+    plain = Roles("unbilled_receivable", "contract_asset")
+    assert roles("fee", plain) == ("unbilled_receivable", "subscription_revenue")
+    charge = Roles("contract_asset", "contract_asset", "subscription_revenue")
+    assert roles("usage", charge) == ("contract_asset", "subscription_revenue")
+    assert roles("true_up", charge) == ("contract_asset", "shortfall_revenue")
     with pytest.raises(InvariantViolation, match="no posting rule"):
-        roles("surprise", Decimal(1))
+        roles("surprise", plain)
+
+
+ACCOUNTS = {role: role for role in ("unbilled_receivable", "contract_asset", "usage_revenue", "late_revenue")}
+
+
+def ruled(known_from_hour: int = 0, **rules: Any) -> Revision:
+    entity = {"accounts": ACCOUNTS, "posting_rules": rules}
+    known_from_ms = 1_704_067_200_000 + known_from_hour * 3_600_000 if known_from_hour else 0
+    return revision([version(PER_TOKEN | {"unit_amount": "1"})], known_from_ms=known_from_ms, entity=entity)
+
+
+def booked(found: list[Document]) -> list[list[tuple[str, str, str, str]]]:
+    return [[(one.kind, one.side, one.account_role, one.text) for one in document.lines] for document in found]
+
+
+def test_an_entity_books_by_rules_of_its_own_and_by_their_text() -> None:
+    rules: dict[str, Any] = {
+        "usage": {"debit": "contract_asset"},
+        "late_usage": {"credit": "late_revenue", "text": "used before the month was closed"},
+    }
+    found = documents_of(History([ruled(**rules)]), Use(0, 0, "1"), Use(0, 70, "2"))
+    assert booked(found) == [
+        [("usage", "debit", "contract_asset", ""), ("usage", "credit", "usage_revenue", "")],
+        [
+            ("late_usage", "debit", "contract_asset", "used before the month was closed"),
+            ("late_usage", "credit", "late_revenue", "used before the month was closed"),
+        ],
+    ]
+    # A line without a text is written as it was before rules had any: digests of stored documents stay.
+    assert [["text" in line for line in orjson.loads(one.to_json())["lines"]] for one in found] == [
+        [False] * 2,
+        [True] * 2,
+    ]
+    assert [Document.from_json(one.to_json()) for one in found] == found
+
+
+def test_new_rules_hold_from_their_revision_on_and_change_no_document_made_before() -> None:
+    uses_ = (Use(0, 0, "1"), Use(120, 120, "1"))
+    before, after = ruled(), ruled(known_from_hour=2, usage={"credit": "late_revenue", "text": "new"})
+    old, new = documents_of(History([before]), *uses_), documents_of(History([before, after]), *uses_)
+    assert [one.config_version for one in new] == [before.version, after.version]
+    assert new[0].to_json() == old[0].to_json()
+    assert new[1].key == old[1].key
+    assert [line.account_role for line in new[1].lines] == ["unbilled_receivable", "late_revenue"]
 
 
 def test_json_is_canonical_and_reads_back() -> None:

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.account_roles import CONTRACT_LIABILITY
+from config.posting_rules import PostingRule, rules_of
 from config.revision import History
 from operators.document import Document, documents
-from operators.posting_rules import CONTRACT_LIABILITY, RECOGNITION, Roles, entries
+from operators.posting_rules import RECOGNITION, Roles, entries
 from tests.operators.rate_support import HOUR0, Driver, Use, contract, customer, facts, minute, revision, version
 
 DAY = 1440
@@ -234,6 +236,46 @@ def test_entries_move_amount_and_revenue_and_hold_one_deferral(
     assert -sums.pop(CONTRACT_LIABILITY, Decimal(0)) == max(after, NOTHING) - max(deferred, NOTHING)
     assert sums.pop("contract_asset", Decimal(0)) == max(-after, NOTHING) - max(-deferred, NOTHING)
     assert -sum(sums.values(), Decimal(0)) == revenue
+
+
+ACCRUED = ("usage", "late_usage", "void", "tier_repricing", "price_change", "fee", "true_up")
+OWN = st.sampled_from([None, "usage_revenue", "late_revenue"])
+UNBILLED_ROLES = ("unbilled_receivable", "contract_asset")
+
+
+@given(
+    unbilled=st.sampled_from(UNBILLED_ROLES),
+    ahead=st.sampled_from(UNBILLED_ROLES),
+    credits_=st.dictionaries(st.sampled_from([*ACCRUED, "recognition"]), OWN),
+    bookings=st.lists(st.tuples(st.sampled_from(ACCRUED), AMOUNTS, AMOUNTS), max_size=6),
+)
+def test_by_any_sound_rules_invoiced_usage_is_cleared_and_revenue_once(
+    unbilled: str, ahead: str, credits_: dict[Any, str | None], bookings: list[tuple[str, Decimal, Decimal]]
+) -> None:
+    rules = rules_of(
+        {kind: PostingRule(credit=credit) for kind, credit in credits_.items()}
+        | {"usage": PostingRule(debit=unbilled, credit=credits_.get("usage")),
+           "recognition": PostingRule(debit=ahead, credit=credits_.get("recognition"))}
+    )  # fmt: skip
+    roles_of = Roles("unbilled_receivable", ahead, rules=rules)
+    sums: dict[str, Decimal] = {}
+    deferred = NOTHING
+    charged = sum((amount for _, amount, _ in bookings), NOTHING)
+    for kind, amount, revenue in bookings:
+        for entry in entries(kind, amount, revenue, deferred, roles_of=roles_of):
+            sums[entry.debit] = sums.get(entry.debit, NOTHING) + entry.amount
+            sums[entry.credit] = sums.get(entry.credit, NOTHING) - entry.amount
+        deferred += amount - revenue
+    invoice = rules["invoice"]
+    sums[invoice.debit] = sums.get(invoice.debit, NOTHING) + charged
+    sums[invoice.credit] = sums.get(invoice.credit, NOTHING) - charged
+    assert sums.pop("accounts_receivable") == charged
+    earned = -sum((sums.pop(role) for role in list(sums) if role.endswith("_revenue")), NOTHING)
+    assert earned == sum((revenue for _, _, revenue in bookings), NOTHING)
+    # What is left is what is billed and not earned yet, or the other way round: never both, and nothing else.
+    left = {role: amount for role, amount in sums.items() if amount}
+    expected = {CONTRACT_LIABILITY: -deferred} if deferred > 0 else {ahead: -deferred} if deferred < 0 else {}
+    assert left == expected
 
 
 @pytest.mark.parametrize(("model", "stated", "ratable"), [("flat", None, True), ("flat", "as_billable", False)])

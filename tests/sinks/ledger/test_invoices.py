@@ -326,6 +326,20 @@ def test_acts_hold_everything_their_documents_follow_from(world: World) -> None:
     assert again.to_json() == text
 
 
+def test_the_text_of_the_rule_is_on_the_lines_and_in_the_act(world: World) -> None:
+    plain = configured()
+    (made,) = plain.pop("entities")
+    world.configure(made | {"posting_rules": {"invoice": {"text": "monthly usage"}}}, **plain)
+    world.book(usage(1, "10.00", 0), complete_hour=FIRST_HOUR + 31 * 24)
+    run(world, History(revisions.load_history(world.engine)))
+    with read(world.engine) as connection:
+        (act,) = acts.of_kind(connection, acts.INVOICE)
+        query = select(tables.documents.c.json).where(tables.documents.c.key == act.content["document"])
+        lines = orjson.loads(connection.execute(query).scalar_one())["lines"]
+    assert act.content["text"] == "monthly usage"
+    assert {line["text"] for line in lines} == {"monthly usage"}
+
+
 def test_documents_of_acts_are_made_again_the_same_whatever_came_later(world: World) -> None:
     history = configure(world)
     world.book(usage(1, "10.00", 0), usage(2, "2.00", 30 * 24 + 30), complete_hour=FIRST_HOUR + 31 * 24)
