@@ -42,9 +42,12 @@ COMMANDS: Final[dict[str, Entry]] = {
     "whatif": Entry("cli.whatif:whatif", "Re-rate booked usage under other plans, and show the difference."),
     "erp": Entry("cli.erp:app", "Approve, reverse, close periods, pull master data, make invoices."),
     "report": Entry("cli.report:app", "Unbilled roll-forward and ageing, postings, accounting periods."),
+    "close": Entry("cli.close:close", "Seal an accounting period: check it, and freeze a signed summary of it."),
     "exceptions": Entry("cli.exceptions:app", "What needs a person, grouped by cause: list, show, retry, resolve."),
-    "verify": Entry("cli.verify:verify", "Replay the streams and compare with what is stored."),
     "trim": Entry("cli.trim:trim", "Remove from the streams what is durably booked and old enough."),
+    "verify": Entry(
+        "cli.verify:verify", "Replay the streams and compare; or prove that a sealed period did not change."
+    ),
     "rebuild": Entry("cli.rebuild:rebuild", "Make lost or damaged working state again from the events."),
 }
 """All commands in the order of `--help`. The help text stands here too, so that listing imports nothing."""

@@ -17,11 +17,19 @@ def verify(
     from_stored: Annotated[
         bool, typer.Option("--from-stored", help="Take all events from ClickHouse, as if the streams were gone.")
     ] = False,
+    period: Annotated[str, typer.Option(help="Prove that this sealed period, YYYY-MM, did not change.")] = "",
+    entity: Annotated[str, typer.Option(help="With --period: only this entity.")] = "",
 ) -> None:
     """Replay all events into empty scratch stores with other batch settings and compare row by row.
 
-    Events come from the streams where they still are, else from the raw events in ClickHouse.
+    Events come from the streams where they still are, else from the raw events in ClickHouse. With --period nothing is
+    replayed: a sealed period is recomputed and compared with its signed summary.
     """
+    if period:
+        from cli.verify_period import verify_period  # noqa: PLC0415
+
+        verify_period(period, entity)
+        return
     from flows import verify as verification  # noqa: PLC0415
 
     cli = context()

@@ -39,6 +39,10 @@ class PeriodCloses:
         known = [fact for fact in self._facts.get((entity, period), ()) if fact.known_from_ms <= at_ms]
         return known[-1].action if known else None
 
+    def of(self, entity: str, period: str) -> tuple[PeriodClose, ...]:
+        """Return what was recorded for the period, oldest first."""
+        return tuple(self._facts.get((entity, period), ()))
+
     def is_closed(self, entity: Entity, period: AccountingPeriod, at: datetime) -> bool:
         """Tell whether the period takes nothing more at that time: a recorded fact, else the cut-off."""
         at_ms = (at - _EPOCH) // timedelta(milliseconds=1)

@@ -196,6 +196,17 @@ class ConsoleSettings(Section):
     """Browsers that are told of changes at once (server-sent events)."""
 
 
+class ClosingSettings(Section):
+    """Sealing accounting periods: `meterbridge close`."""
+
+    key_file: Path | None = None
+    """Secret file with the signing key, at least 32 bytes; never in the database, never printed."""
+    earlier_key_files: tuple[Path, ...] = ()
+    """Keys that signed before; they still verify."""
+    directory: Path | None = None
+    """Where the signed summaries are written; default `<state_dir>/closes`."""
+
+
 class LogSettings(Section):
     """Logs go to standard error."""
 
@@ -217,6 +228,7 @@ class Settings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     poster: PosterSettings = PosterSettings()
     console: ConsoleSettings = ConsoleSettings()
+    closing: ClosingSettings = ClosingSettings()
     log: LogSettings = LogSettings()
     environment: Literal["development", "production"] = "development"
     fault_point: str = ""
@@ -231,3 +243,8 @@ class Settings(BaseSettings):
     def books_dir(self) -> Path:
         """Return where the journal adapter writes."""
         return self.poster.journal_directory or self.state_dir / "books"
+
+    @property
+    def closes_dir(self) -> Path:
+        """Return where the signed summaries of sealed periods are written."""
+        return self.closing.directory or self.state_dir / "closes"

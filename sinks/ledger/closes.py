@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, insert, select
 
 from config.period_closes import PeriodClose, PeriodCloses
 from core.errors import InvalidRequest, StopRequested
-from sinks.ledger import audit, database, held, tables
+from sinks.ledger import audit, database, held, seals, tables
 from sinks.ledger.times import MS_PER_HOUR, to_datetime, to_ms
 
 log = structlog.get_logger()
@@ -39,43 +39,55 @@ def record(
 ) -> None:
     """Record a close or reopen, before anything uses it; a reopen lets the poster ask the ERP about held postings.
 
-    :raises InvalidRequest: it says what is recorded already, or one of the same hour was recorded before.
+    :raises InvalidRequest: it says what is recorded already, one of the same hour was recorded before, or the period
+        that is to be opened is sealed.
     """
     with database.write(engine) as connection:
-        closes = load(connection)
-        known = closes.recorded(fact.entity, fact.accounting_period, 1 << 62)
-        if known == fact.action:
-            done = {"close": "closed", "reopen": "reopened"}[fact.action]
-            message = f"period {fact.accounting_period} of {fact.entity} was recorded as {done} before"
-            raise InvalidRequest(message)
-        same = select(_TABLE.c.action).where(
-            _TABLE.c.entity == fact.entity,
-            _TABLE.c.accounting_period == fact.accounting_period,
-            _TABLE.c.known_from_ms >= fact.known_from_ms,
+        record_in(connection, fact, actor=actor, reason=reason, now=now)
+
+
+def record_in(connection: Connection, fact: PeriodClose, *, actor: str, reason: str, now: datetime) -> None:
+    """Record a close or reopen within a transaction of the caller's; see `record`."""
+    closes = load(connection)
+    known = closes.recorded(fact.entity, fact.accounting_period, 1 << 62)
+    if known == fact.action:
+        done = {"close": "closed", "reopen": "reopened"}[fact.action]
+        message = f"period {fact.accounting_period} of {fact.entity} was recorded as {done} before"
+        raise InvalidRequest(message)
+    if fact.action == "reopen" and seals.find(connection, fact.entity, fact.accounting_period) is not None:
+        message = (
+            f"period {fact.accounting_period} of {fact.entity} is sealed and stays closed: what is still to be"
+            " corrected goes into an open period"
         )
-        if connection.execute(same).first() is not None:
-            message = (
-                f"a close or reopen of {fact.accounting_period} in {fact.entity} is already recorded for that hour:"
-                " wait for the next one, so that every hour knows one of them"
-            )
-            raise InvalidRequest(message)
-        connection.execute(
-            insert(_TABLE).values(
-                entity=fact.entity,
-                accounting_period=fact.accounting_period,
-                known_from_ms=fact.known_from_ms,
-                action=fact.action,
-                actor=actor,
-                reason=reason,
-                recorded_at_ms=to_ms(now),
-            )
+        raise InvalidRequest(message)
+    same = select(_TABLE.c.action).where(
+        _TABLE.c.entity == fact.entity,
+        _TABLE.c.accounting_period == fact.accounting_period,
+        _TABLE.c.known_from_ms >= fact.known_from_ms,
+    )
+    if connection.execute(same).first() is not None:
+        message = (
+            f"a close or reopen of {fact.accounting_period} in {fact.entity} is already recorded for that hour:"
+            " wait for the next one, so that every hour knows one of them"
         )
-        if fact.action == "reopen":
-            held.look_again(connection, fact.entity, ("closed_period",), fact.accounting_period)
-        subject = f"{fact.entity}/{fact.accounting_period}"
-        detail = f"known from {to_datetime(fact.known_from_ms).isoformat()}"
-        action: Literal["close-period", "reopen-period"] = "close-period" if fact.action == "close" else "reopen-period"
-        audit.record(connection, at=now, actor=actor, action=action, subject=subject, reason=reason, detail=detail)
+        raise InvalidRequest(message)
+    connection.execute(
+        insert(_TABLE).values(
+            entity=fact.entity,
+            accounting_period=fact.accounting_period,
+            known_from_ms=fact.known_from_ms,
+            action=fact.action,
+            actor=actor,
+            reason=reason,
+            recorded_at_ms=to_ms(now),
+        )
+    )
+    if fact.action == "reopen":
+        held.look_again(connection, fact.entity, ("closed_period",), fact.accounting_period)
+    subject = f"{fact.entity}/{fact.accounting_period}"
+    detail = f"known from {to_datetime(fact.known_from_ms).isoformat()}"
+    action: Literal["close-period", "reopen-period"] = "close-period" if fact.action == "close" else "reopen-period"
+    audit.record(connection, at=now, actor=actor, action=action, subject=subject, reason=reason, detail=detail)
 
 
 class LedgerCloses:

@@ -101,11 +101,18 @@ _0004: Final = (
     "CREATE INDEX idempotent_acts_age ON idempotent_acts (created_at_ms)",
 )
 
+_0005: Final = (
+    """CREATE TABLE period_seals (number BIGINT PRIMARY KEY, entity TEXT NOT NULL, accounting_period TEXT NOT NULL,
+    digest TEXT NOT NULL, previous TEXT NOT NULL, key_id TEXT NOT NULL, signature TEXT NOT NULL, json TEXT NOT NULL,
+    actor TEXT NOT NULL, reason TEXT NOT NULL, sealed_at_ms BIGINT NOT NULL, UNIQUE (entity, accounting_period))""",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("0001_initial", _0001),
     ("0002_erp", _0002),
     ("0003_invoices", _0003),
     ("0004_console", _0004),
+    ("0005_seals", _0005),
 )
 
 

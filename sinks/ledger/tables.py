@@ -172,6 +172,22 @@ period_closes = Table(
     Column("reason", Text, nullable=False, default=""),
 )
 
+period_seals = Table(
+    "period_seals",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("entity", Text, nullable=False),
+    Column("accounting_period", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("previous", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("json", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("sealed_at_ms", BigInteger, nullable=False),
+)
+
 acts = Table(
     "acts",
     metadata,
