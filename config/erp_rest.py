@@ -161,6 +161,13 @@ class BalancesCall(Listing):
     """Debit positive."""
 
 
+class CustomerBalancesCall(BalancesCall):
+    """A request that answers with balances by account and customer; `{until}` is the last day, empty for all."""
+
+    customer: Where
+    """What `submit.line` sends as `{party}` or `{customer}`; empty where an entry names none."""
+
+
 class RestIdempotency(Model):
     """What keeps a repeated key from being booked twice, and how long a lost request may still take effect."""
 
@@ -197,6 +204,14 @@ class RestOptions(Model):
     poll_outcomes: tuple[Rule, ...] = ()
     read_back: Pages
     balances: BalancesCall | None = None
+    customer_balances: CustomerBalancesCall | None = None
+    """For `meterbridge report unbilled --erp` by customer."""
+
+    @property
+    def line_customer(self) -> Literal["party", "customer", ""]:
+        """Return what a line tells the ERP about the customer."""
+        sent = set(_texts(self.submit.line))
+        return "party" if "{party}" in sent else "customer" if "{customer}" in sent else ""
 
     @model_validator(mode="after")
     def _whole(self) -> "RestOptions":
@@ -230,6 +245,9 @@ class RestOptions(Model):
         yield from _unknown("lookup", [lookup.path, lookup.query, lookup.headers, lookup.body], {"key", "company"})
         pages = self.read_back
         yield from _unknown("read_back", [pages.path, pages.query, pages.headers, pages.body], PAGE_FIELDS)
+        if (call := self.customer_balances) is not None:
+            known = {"company", "until"}
+            yield from _unknown("customer_balances", [call.path, call.query, call.headers, call.body], known)
         if self.poll is not None:
             yield from _unknown("poll", [self.poll.path, self.poll.query, self.poll.body], {"job", "company"})
 

@@ -14,7 +14,7 @@ If the process dies at any step, the books are whole and pass `bean-check`:
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -24,7 +24,7 @@ from typing import Final
 
 from core.errors import Unreachable
 from sinks.erp import checks
-from sinks.erp.journal_balances import all_balances
+from sinks.erp.journal_balances import all_balances, customer_balances
 from sinks.erp.journal_books import Books
 from sinks.erp.journal_format import account_name, entry_text, number_text, root_of
 from sinks.erp.port import (
@@ -38,6 +38,7 @@ from sinks.erp.port import (
     Outcome,
     Posted,
     Posting,
+    PostingLine,
     Record,
     Rejected,
     Unknown,
@@ -197,6 +198,17 @@ class JournalAdapter:
         """Sum every entry of the files, also those written by hand."""
         with self._locked():
             return all_balances(self._directory)
+
+    def named_customer(self, posting: Posting, line: PostingLine) -> str:
+        """Return our own customer id: the files have it per line, or for the whole entry."""
+        return posting.customer or line.customer or ""
+
+    def customer_balances(
+        self, accounts: Collection[str], until: date | None
+    ) -> dict[tuple[str, str, str], Decimal] | None:
+        """Sum every entry of the files by the customer in its metadata."""
+        with self._locked():
+            return customer_balances(self._directory, accounts, until)
 
     def master_data(self) -> MasterData:
         """Return the accounts the books have; the journal takes any account, party and period."""

@@ -1,6 +1,8 @@
 """Account balances read from the journal's files: what the books say, independent of the ledger database."""
 
 from collections import defaultdict
+from collections.abc import Collection
+from datetime import date
 from decimal import Decimal, localcontext
 from pathlib import Path
 
@@ -25,6 +27,19 @@ def all_balances(books: Path) -> dict[tuple[str, str], Decimal]:
     totals: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     with localcontext(prec=DIGITS):
         for path in sorted(books.rglob("[0-9]*.beancount")):
-            for account, amount, currency in read_legs(path.read_text(encoding="utf-8")):
-                totals[account, currency] += amount
+            for leg in read_legs(path.read_text(encoding="utf-8")):
+                totals[leg.account, leg.currency] += leg.amount
+    return dict(totals)
+
+
+def customer_balances(
+    books: Path, accounts: Collection[str], until: date | None
+) -> dict[tuple[str, str, str], Decimal]:
+    """Return the balance of these accounts by (account, currency, customer), of transactions until that day."""
+    totals: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
+    with localcontext(prec=DIGITS):
+        for path in sorted(books.rglob("[0-9]*.beancount")):
+            for leg in read_legs(path.read_text(encoding="utf-8")):
+                if leg.account in accounts and (until is None or leg.posting_date <= until):
+                    totals[leg.account, leg.currency, leg.customer] += leg.amount
     return dict(totals)

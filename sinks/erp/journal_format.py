@@ -16,7 +16,7 @@ followed by an empty line. Only what this module writes is read back; comments a
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
@@ -38,6 +38,8 @@ _HEADER = re.compile(r'^(\d{4}-\d{2}-\d{2}) \* "')
 _METADATA = re.compile(r'^  ([a-z][a-z0-9-]*): "((?:[^"\\]|\\.)*)"$')
 _LEG = re.compile(r"^  ([A-Z][^\s]*)  (-?[0-9.]+) ([A-Z][A-Z0-9]*)$")
 _ANY_LEG = re.compile(r"^[ \t]+([A-Z][^\s]*)[ \t]+([-+]?[0-9][0-9,]*(?:\.[0-9]*)?)[ \t]+([A-Z][A-Z0-9]*)\b")
+_DATED = re.compile(r"^(\d{4}-\d{2}-\d{2}) ")
+_CUSTOMER = re.compile(r'^(  |    )customer: "((?:[^"\\]|\\.)*)"$')
 _NUMBER = re.compile(r"^J-(\d+)$")
 
 
@@ -157,8 +159,41 @@ def read_entries(text: str) -> Iterator[ReadEntry]:
         )
 
 
-def read_legs(text: str) -> Iterator[tuple[str, Decimal, str]]:
-    """Read account, amount and currency of every leg with an amount, also of entries written by hand."""
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One leg of a transaction. `customer` is what its own metadata say, else the entry's; empty if neither does."""
+
+    account: str
+    amount: Decimal
+    currency: str
+    posting_date: date
+    customer: str = ""
+
+
+def read_legs(text: str) -> Iterator[Leg]:
+    """Read every leg with an amount, also of entries written by hand."""
+    when, entry_customer = date.min, ""
+    pending: Leg | None = None
     for row in text.split("\n"):
         if match := _ANY_LEG.match(row):
-            yield match[1], Decimal(match[2].replace(",", "")), match[3]
+            if pending is not None:
+                yield pending
+            amount = Decimal(match[2].replace(",", ""))
+            pending = Leg(match[1], amount, match[3], when, entry_customer)
+        elif match := _CUSTOMER.match(row):
+            customer = unquote(match[2])
+            if match[1] == "  ":
+                entry_customer = customer  # stands above the legs
+            elif pending is not None:
+                pending = replace(pending, customer=customer)
+        elif match := _DATED.match(row):
+            if pending is not None:
+                yield pending
+            pending, when, entry_customer = None, date.fromisoformat(match[1]), ""
+    if pending is not None:
+        yield pending
+
+
+def unquote(text: str) -> str:
+    """Return what `quote` was given, but for its control characters; without the quotes around it."""
+    return re.sub(r"\\(.)", r"\1", text)

@@ -6,7 +6,7 @@ call may block up to the adapter's own time limit. An adapter only translates; i
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -359,6 +359,25 @@ class ErpPort(Protocol):
 
         All entries count, also those of others; only accounts that ours can be on need be there.
 
+        :raises Unreachable: the ERP does not answer.
+        """
+        ...
+
+    def named_customer(self, posting: Posting, line: PostingLine) -> str:
+        """Return the customer as the ERP names it on that line of ours; empty where an entry does not name one.
+
+        :raises Unreachable: the ERP does not answer.
+        """
+        ...
+
+    def customer_balances(
+        self, accounts: Collection[str], until: date | None
+    ) -> dict[tuple[str, str, str], Decimal] | None:
+        """Return the balance by (account, currency, customer), named as above, debit positive; all entries count.
+
+        :param accounts: the only ones wanted, as the ERP names them.
+        :param until: entries dated later do not count.
+        :returns: None where this ERP cannot be asked.
         :raises Unreachable: the ERP does not answer.
         """
         ...

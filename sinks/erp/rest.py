@@ -8,7 +8,7 @@ If the process dies in a call: that one posting is unknown, later ones of the ba
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from config.erp_rest import Call, Listing, RestOptions, Rule
+from config.erp_rest import BalancesCall, Call, CustomerBalancesCall, Listing, RestOptions, Rule
 from core.errors import ConfigError, Unreachable
 from sinks.erp.checks import opposite_problem, problem
 from sinks.erp.http_calls import Answer, HttpCalls, authorization, failed, retry_after_s
@@ -33,6 +33,7 @@ from sinks.erp.port import (
     Outcome,
     Posted,
     Posting,
+    PostingLine,
     Rejected,
     Throttled,
     Unknown,
@@ -239,13 +240,39 @@ class RestAdapter:
         if call is None:
             raise ConfigError(["erp.options.balances is missing: it says how to ask this ERP for account balances"])
         totals: dict[tuple[str, str], Decimal] = {}
-        for row in self._rows(call, {"company": self._company}):
+        for account, currency, _, amount in self._balances(call, {"company": self._company}):
+            totals[account, currency] = totals.get((account, currency), Decimal(0)) + amount
+        return totals
+
+    def _balances(self, call: BalancesCall, values: dict[str, Any]) -> Iterator[tuple[str, str, str, Decimal]]:
+        """Yield account, currency, customer (if the call says where) and amount."""
+        for row in self._rows(call, values):
             amount = decimal_or_none(find(call.balance, row))
-            place = (find(call.account, row), find(call.currency, row))
-            if amount is None or not all(place):
-                message = "a balance of the ERP has no account, currency or amount where erp.options.balances says"
+            account, currency = find(call.account, row), find(call.currency, row)
+            if amount is None or not account or not currency:
+                message = "a balance of the ERP has no account, currency or amount where erp.options says"
                 raise Unreachable(message)
-            totals[place] = totals.get(place, Decimal(0)) + amount
+            customer = find(call.customer, row) if isinstance(call, CustomerBalancesCall) else ""
+            yield account, currency, customer, amount
+
+    def named_customer(self, posting: Posting, line: PostingLine) -> str:
+        """Return what the template of a line sends: the customer's code, our id, or nothing."""
+        sent = {"party": line.party, "customer": line.customer, "": None}[self._options.line_customer]
+        return sent or ""
+
+    def customer_balances(
+        self, accounts: Collection[str], until: date | None
+    ) -> dict[tuple[str, str, str], Decimal] | None:
+        """Return the balances by customer, if the options say how to ask for them."""
+        call = self._options.customer_balances
+        if call is None:
+            return None
+        values = {"company": self._company, "until": None if until is None else until.isoformat()}
+        totals: dict[tuple[str, str, str], Decimal] = {}
+        for account, currency, customer, amount in self._balances(call, values):
+            if account in accounts:
+                place = (account, currency, customer)
+                totals[place] = totals.get(place, Decimal(0)) + amount
         return totals
 
     def master_data(self) -> MasterData:

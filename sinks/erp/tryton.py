@@ -6,12 +6,10 @@ Unit of parallelism: one writer per company: Tryton locks the sequence of entry 
 If the process or Tryton dies in a call: the call is one transaction, all of it is booked or nothing.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from datetime import date
 from decimal import Decimal
-from typing import Final
-
-import httpx
+from typing import Any, Final
 
 from config.erp_options import TrytonOptions
 from core.errors import MeterbridgeError
@@ -22,7 +20,6 @@ from sinks.erp.port import (
     ErpEntry,
     Idempotency,
     Issue,
-    MasterData,
     NotSent,
     Outcome,
     Posted,
@@ -31,38 +28,24 @@ from sinks.erp.port import (
     Unknown,
     Window,
 )
-from sinks.erp.tryton_client import TrytonClient, refusal
+from sinks.erp.tryton_base import LINES_MAX, TrytonBase
+from sinks.erp.tryton_client import refusal
 from sinks.erp.tryton_documents import INVOICE, MOVE, document, entry, invoice_problem, model_of, outcome
-from sinks.erp.tryton_master import TrytonMaster
 
-LINES_MAX: Final = 1000
 LINES_PER_CALL_MAX: Final = 5_000
 """About fifteen seconds of Tryton's time: a call must not outlive the poster's lease."""
 LINES_OF_AN_INVOICE: Final = 500
 """Tryton prints an invoice when it posts it, up to two seconds each: ten a call."""
 KEYS_PER_CALL: Final = 500
-PAGE: Final = 200
-"""Entries of one call of a read-back."""
 
 
-class TrytonAdapter:
+class TrytonAdapter(TrytonBase):
     """Books into one company of one Tryton database."""
 
     name = "tryton"
 
-    def __init__(
-        self,
-        options: TrytonOptions,
-        company: str,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        monotonic_s: Callable[[], float] = time.monotonic,
-        page_entries: int = PAGE,
-    ) -> None:
-        self._options = options
-        self._page = page_entries
-        self._client = TrytonClient(options, company, transport)
-        self._master = TrytonMaster(self._client, monotonic_s)
+    def __init__(self, options: TrytonOptions, company: str, **more: Any) -> None:
+        super().__init__(options, company, **more)
         self.capabilities = Capabilities(
             idempotency=Idempotency.UNIQUE_KEY,
             atomic_batch=True,
@@ -128,10 +111,6 @@ class TrytonAdapter:
                     found[row["external_id"]].append(entry(row))
         return found
 
-    def poll(self, jobs: Sequence[str]) -> list[Outcome]:
-        """Answer that there are no jobs: Tryton books at once."""
-        return [Unknown(f"Tryton has no jobs, asked for {job}") for job in jobs]
-
     def reverse(self, original: ErpEntry, posting: Posting) -> Outcome:
         """Book the opposite entry, with the original as its origin; refuse one that is not the opposite."""
         return opposite_problem(original, posting, self.expected) or self.submit([posting], posting.key)[0]
@@ -156,18 +135,18 @@ class TrytonAdapter:
                 return
             after = rows[-1]["id"]
 
-    def expected(self, posting: Posting) -> tuple[tuple[str, Decimal], ...]:
-        """Return the lines with Tryton's account codes."""
-        return tuple((line.account, line.signed) for line in posting.lines)
-
     def balances(self) -> dict[tuple[str, str], Decimal]:
         """Return the balances of all posted moves, in the currency of their lines."""
         rows = self._client.query(f"{MOVE}/external_balances", {})
         return {(account, currency): Decimal(balance) for account, currency, balance in rows}
 
-    def master_data(self) -> MasterData:
-        """Read parties, accounts, currencies and periods; Tryton must have all that is posted to."""
-        return self._master.everything()
+    def customer_balances(
+        self, accounts: Collection[str], until: date | None
+    ) -> dict[tuple[str, str, str], Decimal] | None:
+        """Return the balances of these accounts by party."""
+        body = {"accounts": sorted(accounts), "until": None if until is None else until.isoformat()}
+        rows = self._client.query(f"{MOVE}/external_party_balances", body)
+        return {(account, currency, party or ""): Decimal(balance) for account, currency, party, balance in rows}
 
 
 def _parts(postings: Sequence[Posting], todo: Sequence[int]) -> Iterator[list[int]]:

@@ -13,14 +13,11 @@ Unit of parallelism: one writer per company.
 """
 
 import re
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final
-
-import httpx
 
 from config.erp_options import TrytonOptions
 from core.errors import MeterbridgeError, Unreachable
@@ -32,7 +29,6 @@ from sinks.erp.port import (
     ErpEntry,
     Idempotency,
     Issue,
-    MasterData,
     NotSent,
     Outcome,
     Posted,
@@ -41,10 +37,10 @@ from sinks.erp.port import (
     Unknown,
     Window,
 )
-from sinks.erp.tryton import LINES_MAX, PAGE
-from sinks.erp.tryton_client import TrytonClient, date_value, decimal_value, refusal
+from sinks.erp.tryton_base import LINES_MAX, TrytonBase
+from sinks.erp.tryton_client import date_value, decimal_value, refusal
 from sinks.erp.tryton_documents import booked_day, line_text
-from sinks.erp.tryton_master import CODES_PER_QUERY, TrytonMaster
+from sinks.erp.tryton_master import CODES_PER_QUERY
 
 POSTINGS_MAX: Final = 20
 """Each takes four calls of some 60 ms, all within the poster's lease."""
@@ -67,24 +63,13 @@ class _Move:
     row: dict[str, Any]
 
 
-class TrytonVanillaAdapter:
+class TrytonVanillaAdapter(TrytonBase):
     """Books into one company of one Tryton database, in the company's own currency."""
 
     name = "tryton-vanilla"
 
-    def __init__(
-        self,
-        options: TrytonOptions,
-        company: str,
-        *,
-        transport: httpx.BaseTransport | None = None,
-        monotonic_s: Callable[[], float] = time.monotonic,
-        page_entries: int = PAGE,
-    ) -> None:
-        self._options = options
-        self._page = page_entries
-        self._client = TrytonClient(options, company, transport)
-        self._master = TrytonMaster(self._client, monotonic_s)
+    def __init__(self, options: TrytonOptions, company: str, **more: Any) -> None:
+        super().__init__(options, company, **more)
         self.capabilities = Capabilities(
             idempotency=Idempotency.SEARCH_ONLY,
             two_phase=True,
@@ -231,10 +216,6 @@ class TrytonVanillaAdapter:
                 found[move.key].append(self._entry(move))
         return found
 
-    def poll(self, jobs: Sequence[str]) -> list[Outcome]:
-        """Answer that there are no jobs: Tryton books at once."""
-        return [Unknown(f"Tryton has no jobs, asked for {job}") for job in jobs]
-
     def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
         """Book the opposite entry; refuse one that is not the opposite."""
         return opposite_problem(entry, posting, self.expected) or self.submit([posting], posting.key)[0]
@@ -269,28 +250,38 @@ class TrytonVanillaAdapter:
             raise Unreachable(message) from error
         return ErpEntry(move.key, move.number, move.digest, self._master.currency(), posting_date, lines)
 
-    def expected(self, posting: Posting) -> tuple[tuple[str, Decimal], ...]:
-        """Return the lines with Tryton's account codes."""
-        return tuple((line.account, line.signed) for line in posting.lines)
-
     def balances(self) -> dict[tuple[str, str], Decimal]:
         """Sum all posted lines of the company, page by page: slow on large books."""
-        domain = [["move.company", "=", self._client.company()], ["move_state", "=", "posted"]]
-        fields = ["debit", "credit", "account.code", "amount_second_currency", "second_currency.code"]
         totals: dict[tuple[str, str], Decimal] = {}
-        for row in self._client.search("account.move.line", domain, fields):
-            second = row.get("second_currency")
-            currency = str(second["code"]) if second else self._master.currency()
-            amount = (
-                _decimal(row["amount_second_currency"]) if second else _decimal(row["debit"]) - _decimal(row["credit"])
-            )
-            place = (str(row["account"]["code"]), currency)
+        for account, currency, _, amount in self._amounts([]):
+            totals[account, currency] = totals.get((account, currency), Decimal(0)) + amount
+        return totals
+
+    def customer_balances(
+        self, accounts: Collection[str], until: date | None
+    ) -> dict[tuple[str, str, str], Decimal] | None:
+        """Sum the posted lines of these accounts by party, page by page."""
+        domain: list[Any] = [["account.code", "in", sorted(accounts)]]
+        if until is not None:
+            domain.append(["move.date", "<=", date_value(until)])
+        totals: dict[tuple[str, str, str], Decimal] = {}
+        for account, currency, party, amount in self._amounts(domain):
+            place = (account, currency, party)
             totals[place] = totals.get(place, Decimal(0)) + amount
         return totals
 
-    def master_data(self) -> MasterData:
-        """Read parties, accounts, currencies and periods; Tryton must have all that is posted to."""
-        return self._master.everything()
+    def _amounts(self, more: list[Any]) -> Iterator[tuple[str, str, str, Decimal]]:
+        """Yield account, currency, party (empty: none) and amount, debit positive, of the posted lines."""
+        domain = [["move.company", "=", self._client.company()], ["move_state", "=", "posted"], *more]
+        fields = ["debit", "credit", "account.code", "party.code", "amount_second_currency", "second_currency.code"]
+        own = self._master.currency()
+        for row in self._client.search("account.move.line", domain, fields):
+            second, party = row.get("second_currency"), row.get("party")
+            amount = (
+                _decimal(row["amount_second_currency"]) if second else _decimal(row["debit"]) - _decimal(row["credit"])
+            )
+            currency = str(second["code"]) if second else own
+            yield str(row["account"]["code"]), currency, str(party["code"] or "") if party else "", amount
 
 
 def _posted(posting: Posting, posted: list[_Move]) -> Outcome:

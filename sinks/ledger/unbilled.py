@@ -1,8 +1,9 @@
-"""Control reports over the subledger: unbilled roll-forward and ageing, prior-period corrections, periods. Exact.
+"""Control reports over the subledger: unbilled roll-forward and ageing, prior-period corrections. Exact.
 
-Roll-forward per customer: opening + accrued + corrections - invoiced + reversed = closing. Everything is taken from
+Roll-forward per customer: opening + accrued + corrections + invoiced + reversed = closing. Everything is taken from
 document lines on the unbilled accounts, by the accounting period the document is booked in. Revenue that only moves in
-time (`recognition`, between contract asset, contract liability and revenue) is no part of it.
+time (`recognition`) is owed by nobody and is no part of it; where it stands on an unbilled account (a contract asset,
+or unbilled itself if the entity has none) it is `ahead`, and closing + ahead is the balance of those accounts.
 """
 
 from collections import deque
@@ -19,15 +20,16 @@ from sinks.ledger import documents, tables
 from sinks.ledger.amounts import exact
 from sinks.ledger.approval_policy import signed
 from sinks.ledger.database import read
-from sinks.ledger.invoice_lines import KIND, is_unbilled
-from sinks.ledger.postings import BOOKED
+from sinks.ledger.invoice_lines import KIND, UNBILLED, is_unbilled
+from sinks.ledger.movements import booked_documents
 from sinks.ledger.times import MS_PER_HOUR, to_ms
 
 AGES_DAYS: Final = (15, 30, 45)
 ALARM_DAYS: Final = 45
 HOURS_PER_DAY: Final = 24
 
-_DOCUMENTS, _POSTINGS = tables.documents, tables.postings
+_DOCUMENTS = tables.documents
+AHEAD: Final = "ahead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Movement:
     currency: str
     period: str
     kind: str
-    """`accrued`, `corrections`, `invoiced` or `reversed`."""
+    """`accrued`, `corrections`, `invoiced`, `reversed` or `ahead`."""
     booked_hour: int
     amount: Decimal
     is_booked: bool
@@ -57,8 +59,12 @@ class Roll:
     corrections: Decimal = Decimal(0)
     invoiced: Decimal = Decimal(0)
     reversed: Decimal = Decimal(0)
+    ahead: Decimal = Decimal(0)
+    """Revenue to date that is not billable yet (less billable that was not revenue), at the end of the span."""
     not_in_erp: Decimal = Decimal(0)
-    """Part of the closing that the ERP has not got yet."""
+    """Part of the balance that the ERP has not got yet."""
+    erp: Decimal | None = None
+    """The ERP's balance of the customer on the unbilled accounts; None: not asked, or its entries do not name one."""
     ages: list[Decimal] = field(default_factory=lambda: [Decimal(0)] * (len(AGES_DAYS) + 1))
     """The closing by age of what is open, oldest usage settled first: up to 15, 30, 45 days, and older."""
 
@@ -69,6 +75,12 @@ class Roll:
             return self.opening + self.accrued + self.corrections + self.invoiced + self.reversed
 
     @property
+    def balance(self) -> Decimal:
+        """Return what stands on the unbilled accounts."""
+        with exact():
+            return self.closing + self.ahead
+
+    @property
     def is_overdue(self) -> bool:
         """Tell whether something is older than 45 days."""
         return self.ages[-1] > 0
@@ -76,34 +88,20 @@ class Roll:
 
 def movements(connection: Connection, entity: str = "", customer: str = "") -> Iterator[Movement]:
     """Yield every movement of unbilled, in order of the booked hour."""
-    table = _DOCUMENTS.c
-    joined = _DOCUMENTS.outerjoin(_POSTINGS, _POSTINGS.c.key == table.posting_key)
-    query = (
-        select(table.entity, table.customer, table.currency, table.accounting_period, table.booked_hour, table.kind,
-               table.json, _POSTINGS.c.state)
-        .select_from(joined)
-        .where(table.state.in_((documents.PENDING, documents.IN_POSTING)))
-        .order_by(table.booked_hour, table.key)
-    )  # fmt: skip
-    if entity:
-        query = query.where(table.entity == entity)
-    if customer:
-        query = query.where(table.customer == customer)
-    for row in connection.execute(query.execution_options(yield_per=1_000)):
+    for document in booked_documents(connection, entity, customer):
         sums: dict[str, Decimal] = {}
         with exact():
-            for line in orjson.loads(row.json)["lines"]:
-                if is_unbilled(line):
-                    kind = _kind(row.kind, line, row.accounting_period)
+            for line in document.lines:
+                if line["account_role"] in UNBILLED:
+                    kind = _kind(document.kind, line, document.period)
                     sums[kind] = sums.get(kind, Decimal(0)) + signed(line)
         for kind, amount in sums.items():
-            yield Movement(
-                row.entity, row.customer, row.currency, row.accounting_period, kind, row.booked_hour, amount,
-                row.state in BOOKED,
-            )  # fmt: skip
+            yield Movement(*document.place, document.period, kind, document.booked_hour, amount, document.in_erp)
 
 
 def _kind(document_kind: str, line: dict[str, Any], period: str) -> str:
+    if not is_unbilled(line):
+        return AHEAD
     if line["kind"] == KIND:
         return "invoiced"
     if document_kind == "reversal":
@@ -121,13 +119,15 @@ def roll_forward(found: Iterable[Movement], first: str, last: str, as_of: dateti
                 continue
             key = (one.entity, one.customer, one.currency)
             roll = rolls.setdefault(key, Roll(*key))
-            if one.period < first:
-                roll.opening += one.amount
-            else:
-                setattr(roll, one.kind, getattr(roll, one.kind) + one.amount)
             if not one.is_booked:
                 roll.not_in_erp += one.amount
-            ages.setdefault(key, _Open()).take(one)
+            if one.kind == AHEAD or one.period >= first:
+                setattr(roll, one.kind, getattr(roll, one.kind) + one.amount)
+            else:
+                roll.opening += one.amount
+            opened = ages.setdefault(key, _Open())
+            if one.kind != AHEAD:
+                opened.take(one)
         now_hour = to_ms(as_of) // MS_PER_HOUR
         for key, roll in rolls.items():
             roll.ages = ages[key].by_age(now_hour)

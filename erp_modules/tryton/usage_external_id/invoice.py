@@ -21,6 +21,14 @@ class Account(metaclass=PoolMeta):
 class InvoiceLine(metaclass=PoolMeta):
     __name__ = "account.invoice.line"
 
+    external_place = fields.Integer("External Place", readonly=True)
+
+    @classmethod
+    def copy(cls, lines, default=None):
+        default = {} if default is None else default.copy()
+        default.setdefault("external_place")
+        return super().copy(lines, default=default)
+
     @classmethod
     def _account_domain(cls, type_):
         domain = super()._account_domain(type_)
@@ -91,7 +99,7 @@ class Invoice(ExternalMixin, metaclass=PoolMeta):
             "invoice_date": date,
             "reference": document.get("reference"),
             "description": cls._external_description(codes, document),
-            "lines": [("create", [cls._external_line(codes, currency, date, line) for line in lines])],
+            "lines": [("create", [cls._external_line(codes, currency, date, *pair) for pair in enumerate(lines, 1)])],
         }
 
     @classmethod
@@ -105,8 +113,11 @@ class Invoice(ExternalMixin, metaclass=PoolMeta):
         return gettext("usage_external_id.msg_credits", description=description or "", number=number)
 
     @classmethod
-    def _external_line(cls, codes, currency, date, line):
-        """Return a line of quantity 1 and the exact amount, so that nothing is multiplied or rounded."""
+    def _external_line(cls, codes, currency, date, place, line):
+        """Return a line of quantity 1 and the exact amount, so that nothing is multiplied or rounded.
+
+        Its place among the lines sent stays with it, so that what a person changes in a draft can be told.
+        """
         amount = exact_amount(line.get("amount"), currency)
         taxes = []
         if line.get("tax"):
@@ -117,6 +128,7 @@ class Invoice(ExternalMixin, metaclass=PoolMeta):
                 raise Refused("invalid", text)
         return {
             "type": "line",
+            "external_place": place,
             "company": codes.company,
             "currency": currency.id,
             "account": codes.account(line.get("account"), date).id,
@@ -128,19 +140,37 @@ class Invoice(ExternalMixin, metaclass=PoolMeta):
 
     @classmethod
     def _external_answer(cls, invoice, replayed):
-        return {**super()._external_answer(invoice, replayed), "tax": str(invoice.tax_amount)}
+        answer = super()._external_answer(invoice, replayed)
+        void = cls._external_void(invoice)
+        # A draft is in no balance; one that was cancelled before it was posted never will be.
+        draft = invoice.state in {"draft", "validated"}
+        return {**answer, "draft": draft, "void": void, "tax": "0" if void else str(invoice.tax_amount)}
+
+    @classmethod
+    def _external_void(cls, invoice):
+        return invoice.state == "cancelled" and not invoice.move
 
     @classmethod
     def _entries(cls, invoices):
-        """Return invoices with their lines in the invoice's currency, debit positive, and their tax."""
+        """Return invoices with their lines in the invoice's currency, debit positive, their tax, and who wrote last.
+
+        `net` has the lines without receivable and taxes, each with its place among those that were sent, or None.
+        """
         answers = []
         for invoice in invoices:
-            lines = [[invoice.account.code, str(invoice.total_amount), invoice.party.code]]
-            lines += [[line.account.code, str(-line.amount), None] for line in invoice.lines if line.type == "line"]
-            lines += [[tax.account.code, str(-tax.amount), None] for tax in invoice.taxes]
             answer = cls._external_answer(invoice, True)
-            answer["date"] = (invoice.accounting_date or invoice.invoice_date).isoformat()
+            net = [line for line in invoice.lines if line.type == "line" and not answer["void"]]
+            answer["net"] = [[line.external_place, line.account.code, str(-line.amount)] for line in net]
+            lines = [[account, amount, None] for _, account, amount in answer["net"]]
+            if not answer["void"]:
+                lines.insert(0, [invoice.account.code, str(invoice.total_amount), invoice.party.code])
+                lines += [[tax.account.code, str(-tax.amount), None] for tax in invoice.taxes]
+            date = invoice.accounting_date or invoice.invoice_date
+            answer["date"] = date.isoformat() if date else None
             answer["currency"] = invoice.currency.code
             answer["lines"] = lines
+            written = invoice.write_date or invoice.create_date
+            answer["changed_at"] = written.replace(microsecond=0).isoformat()
+            answer["changed_by"] = (invoice.write_uid or invoice.create_uid).rec_name
             answers.append(answer)
         return answers

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """External ids on account moves, and the calls that post, find and read them."""
 
+import datetime as dt
+
 from sql import Null
 from sql.aggregate import Sum
 from sql.conditionals import Case, Coalesce
@@ -30,6 +32,7 @@ class Move(ExternalMixin, metaclass=PoolMeta):
             find_external=RPC(),
             read_external=RPC(),
             external_balances=RPC(),
+            external_party_balances=RPC(),
         )
 
     @classmethod
@@ -49,24 +52,41 @@ class Move(ExternalMixin, metaclass=PoolMeta):
     @classmethod
     def external_balances(cls):
         """Return [account code, currency code, balance] over all posted moves, debit positive, in line currency."""
+        tables, joined, chosen, amount = cls._external_posted()
+        names = [tables["account"].code, tables["currency"].code]
+        return cls._external_rows(joined.select(*names, Sum(amount), where=chosen, group_by=names))
+
+    @classmethod
+    def external_party_balances(cls, accounts, until=None):
+        """Return [account code, currency code, party code or None, balance] of these accounts, up to that day."""
+        tables, joined, chosen, amount = cls._external_posted()
+        party = Pool().get("party.party").__table__()
+        joined = joined.join(party, type_="LEFT", condition=tables["line"].party == party.id)
+        chosen &= tables["account"].code.in_(list(accounts))
+        if until:
+            chosen &= tables["move"].date <= dt.date.fromisoformat(until)
+        names = [tables["account"].code, tables["currency"].code, party.code]
+        return cls._external_rows(joined.select(*names, Sum(amount), where=chosen, group_by=names))
+
+    @classmethod
+    def _external_posted(cls):
+        """Return tables by name, their join, the condition on posted moves of the company, and a line's amount."""
         pool = Pool()
-        Line, Account, Currency = (pool.get(n) for n in ("account.move.line", "account.account", "currency.currency"))
-        line, move, account, currency = (M.__table__() for M in (Line, cls, Account, Currency))
+        models = {"line": "account.move.line", "account": "account.account", "currency": "currency.currency"}
+        tables = {name: pool.get(model).__table__() for name, model in models.items()} | {"move": cls.__table__()}
+        line, move, account, currency = (tables[name] for name in ("line", "move", "account", "currency"))
         company = pool.get("company.company")(external_company())
-        own = company.currency.id
+        joined = line.join(move, condition=line.move == move.id).join(account, condition=line.account == account.id)
+        joined = joined.join(currency, condition=Coalesce(line.second_currency, company.currency.id) == currency.id)
         amount = Case((line.second_currency == Null, line.debit - line.credit), else_=line.amount_second_currency)
-        query = line.join(move, condition=line.move == move.id).join(account, condition=line.account == account.id)
-        query = query.join(currency, condition=Coalesce(line.second_currency, own) == currency.id)
-        query = query.select(
-            account.code,
-            currency.code,
-            Sum(amount),
-            where=(move.company == company.id) & (move.state == "posted"),
-            group_by=[account.code, currency.code],
-        )
+        return tables, joined, (move.company == company.id) & (move.state == "posted"), amount
+
+    @staticmethod
+    def _external_rows(query):
+        """Run a query and return its rows, the balance as text."""
         cursor = Transaction().connection.cursor()
         cursor.execute(*query)
-        return [[code, name, str(balance)] for code, name, balance in cursor]
+        return [[*names, str(balance)] for *names, balance in cursor]
 
     @classmethod
     def _external_values(cls, codes, document):

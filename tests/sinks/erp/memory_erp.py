@@ -1,7 +1,8 @@
 """An ERP in memory that enforces unique keys, and misbehaves where a script says so."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 
 from core.errors import Unreachable
@@ -17,6 +18,7 @@ from sinks.erp.port import (
     Outcome,
     Posted,
     Posting,
+    PostingLine,
     Rejected,
     Throttled,
     Unknown,
@@ -168,6 +170,21 @@ class MemoryErp:
         for one in self.booked.values():
             for account, amount in self.expected(one):
                 totals[account, one.currency] = totals.get((account, one.currency), Decimal(0)) + amount
+        return totals
+
+    def named_customer(self, posting: Posting, line: PostingLine) -> str:
+        return line.party or ""
+
+    def customer_balances(
+        self, accounts: Collection[str], until: date | None
+    ) -> dict[tuple[str, str, str], Decimal] | None:
+        self._ask()
+        totals: dict[tuple[str, str, str], Decimal] = {}
+        for one in self.booked.values():
+            for line in one.lines:
+                if line.account in accounts and (until is None or one.posting_date <= until):
+                    place = (line.account, one.currency, line.party or "")
+                    totals[place] = totals.get(place, Decimal(0)) + line.signed
         return totals
 
     def master_data(self) -> MasterData:

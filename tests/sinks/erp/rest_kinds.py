@@ -213,9 +213,24 @@ class Plain(Erp):
     """Entries as they are sent: `{ref, digest, day, date, currency, lines: [{account, amount, customer, text}]}`."""
 
     def handle(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: Any) -> Answer:
+        if path == "/balances":
+            return self.balances(query.get("until", ""))
         if method == "GET":
             return self.search(query)
         return 200, {"result": {"id": self.store.book(self.entry(body))}}, {}
+
+    def balances(self, until: str) -> Answer:
+        sums: dict[tuple[str, str, str], Decimal] = {}
+        rows = self.store.rows(
+            "SELECT l.account, e.currency, coalesce(l.customer, '') AS customer, l.amount FROM lines l"
+            " JOIN entries e ON e.id = l.entry WHERE e.date <= ?",
+            until or "9999",
+        )
+        for row in rows:
+            place = (row["account"], row["currency"], row["customer"])
+            sums[place] = sums.get(place, Decimal(0)) + Decimal(row["amount"])
+        names = ("account", "currency", "customer")
+        return 200, {"result": [dict(zip(names, place, strict=True)) | {"balance": sums[place]} for place in sums]}, {}
 
     def entry(self, body: dict[str, Any]) -> dict[str, Any]:
         lines = [

@@ -17,6 +17,9 @@ _RULES: Final[list[dict[str, Any]]] = [
     {"text": "balance", "outcome": "rejected", "reason": "unbalanced"},
     {"text": "dimension", "outcome": "rejected", "reason": "missing_dimension"},
 ]
+_BALANCES: Final[dict[str, Any]] = {
+    "path": "/balances", "items": "result", "account": "account", "currency": "currency", "balance": "balance",
+}  # fmt: skip
 _PLAIN: Final[dict[str, Any]] = {
     "auth": {"kind": "bearer", "credential": {"environment": "NOT_USED"}},
     "idempotency": {"kind": "search_only", "settle_window_s": 120, "settle_lookups": 3},
@@ -48,6 +51,8 @@ _PLAIN: Final[dict[str, Any]] = {
         "key": "key", "number": "id", "digest": "digest", "currency": "currency", "date": "date", "day": "day",
         "lines": "lines", "account": "account", "amount": "amount",
     },
+    "balances": _BALANCES,
+    "customer_balances": _BALANCES | {"query": {"until": "{until}"}, "customer": "customer"},
 }  # fmt: skip
 _JOBS: Final[dict[str, Any]] = _PLAIN | {
     "idempotency": {"kind": "async_job", "settle_window_s": 120, "settle_lookups": 3},

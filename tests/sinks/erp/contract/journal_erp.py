@@ -1,8 +1,9 @@
 """The journal under test. It has no network: the faults happen between the poster and the adapter."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sinks.erp.port import (
     MasterData,
     Outcome,
     Posting,
+    PostingLine,
     Throttled,
     Unknown,
     Window,
@@ -104,6 +106,14 @@ class FaultyAdapter:
 
     def balances(self) -> dict[tuple[str, str], Decimal]:
         return self._inner.balances()
+
+    def named_customer(self, posting: Posting, line: PostingLine) -> str:
+        return self._inner.named_customer(posting, line)
+
+    def customer_balances(
+        self, accounts: Collection[str], until: date | None
+    ) -> dict[tuple[str, str, str], Decimal] | None:
+        return self._inner.customer_balances(accounts, until)
 
     def master_data(self) -> MasterData:
         return self._inner.master_data()
