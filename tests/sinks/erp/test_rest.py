@@ -135,4 +135,4 @@ def test_balances_are_read_as_configured(make: Callable[..., RestAdapter]) -> No
     with pytest.raises(Unreachable):
         broken.balances()
     with pytest.raises(ConfigError, match="balances"):
-        make("plain", lambda _: httpx.Response(200)).balances()
+        make("plain", lambda _: httpx.Response(200), balances=None).balances()
