@@ -13,6 +13,7 @@ TITLES: Final = {
     "charges": "Rating",
     "journal": "Journal adapter",
     "poster": "Poster: booked documents -> postings -> the journal's files, ledger (SQLite, synced) included",
+    "ingest": "Ingest over HTTP: authenticated, checked, appended to Valkey, answered",
     "whatif": "What-if: booked facts under other plans, reading from ClickHouse included",
 }
 
@@ -20,6 +21,7 @@ TARGETS: Final = (
     ("end_to_end", "one event per entry, steady", 100_000.0, "first target"),
     ("end_to_end", "one event per entry, steady", 150_000.0, "final target"),
     ("end_to_end", "100 events per entry, steady", 250_000.0, "final target"),
+    ("ingest", "batches of 100, per second of one core", 30_000.0, "first target"),
     ("engine", "metering flow, recovery on, no servers", 450_000.0, "final target"),
     ("engine", "flow against stock Bytewax, one item per event, minute windows", 15.0, "final target"),
 )

@@ -26,7 +26,18 @@ ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = ROOT / "bench" / "results"
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
 
-BENCHES: Final = ("decode", "dedupe", "book", "charges", "journal", "poster", "whatif", "engine", "end_to_end")
+BENCHES: Final = (
+    "decode",
+    "dedupe",
+    "book",
+    "charges",
+    "journal",
+    "poster",
+    "whatif",
+    "ingest",
+    "engine",
+    "end_to_end",
+)
 """Modules of this package with `measure(*, quick)`; those that need servers start them."""
 
 SECONDS_MAX: Final = 1200

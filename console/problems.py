@@ -16,6 +16,7 @@ RETRY_AFTER_S: Final = 5
 TITLES: Final[dict[str, tuple[int, str]]] = {
     "invalid_request": (400, "The request is not valid"),
     "malformed_body": (400, "The body cannot be read"),
+    "events_refused": (400, "No event was accepted"),
     "unauthenticated": (401, "A valid token is needed"),
     "forbidden": (403, "The token may not do this"),
     "not_found": (404, "There is nothing here"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from config.settings import Settings
 from console.auth import Authenticator
+from console.intake import Intake
 from console.limits import RateLimiter
 from console.stores import StorePool, open_pool
 from core.clock import Clock
@@ -17,11 +18,13 @@ class Services:
     clock: Clock
     pool: StorePool
     authenticator: Authenticator
+    intake: Intake
     requests: RateLimiter
     events: RateLimiter
 
     def close(self) -> None:
-        """Close all connections."""
+        """Answer what was posted and close all connections."""
+        self.intake.close()
         self.pool.close()
         self.pool.engine.dispose()
 
@@ -38,6 +41,7 @@ def open_services(settings: Settings, clock: Clock) -> Services:
         clock=clock,
         pool=pool,
         authenticator=Authenticator(pool, clock),
+        intake=Intake(settings, pool, clock),
         requests=RateLimiter(settings.console.requests_per_s_max, clock),
         events=RateLimiter(settings.console.events_per_s_max, clock),
     )

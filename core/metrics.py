@@ -54,3 +54,5 @@ ERP_WAITING_SINCE = Gauge(
 OUTBOX = Gauge("meterbridge_outbox_documents", "Documents in the outbox by state.", ["state"])
 # Counter: posting attempts by outcome.
 POST_ATTEMPTS = Counter("meterbridge_post_attempts_total", "Posting attempts by outcome.", ["adapter", "outcome"])
+# Counter: events posted to the API, by what was answered; the reason is a code, empty for accepted ones.
+API_EVENTS = Counter("meterbridge_api_events_total", "Events posted to the API.", ["outcome", "reason"])

@@ -13,6 +13,9 @@ from operators.items import EVENT, EVENTS, MALFORMED
 TICK: Final = 255
 """An entry with the single field `tick`: a fence of our own. Counted as read, never handed on."""
 
+REQUEST_FIELD: Final = b"request"
+"""A second field behind `event` or `events`: the id of the API request that made the entry. For people; not read on."""
+
 ID_PART_MAX: Final = 2**62
 SHOWN_BYTES_MAX: Final = 64 * 1024
 """How much of a malformed entry is kept."""
@@ -57,8 +60,9 @@ def parse(stream: str, reply: list[Any]) -> Chunk:
         flat = list(chain.from_iterable(fields))
         names, payloads = flat[::2], flat[1::2]
     else:
-        names = [entry[0] if len(entry) == 2 else b"" for entry in fields]
-        payloads = [entry[1] if len(entry) == 2 else b"" for entry in fields]
+        whole = [len(entry) == 2 or _is_of_a_request(entry) for entry in fields]
+        names = [entry[0] if good else b"" for good, entry in zip(whole, fields, strict=True)]
+        payloads = [entry[1] if good else b"" for good, entry in zip(whole, fields, strict=True)]
     if names.count(b"event") == count:
         kinds = np.zeros(count, np.uint8)
     else:
@@ -70,6 +74,10 @@ def parse(stream: str, reply: list[Any]) -> Chunk:
     for place in np.flatnonzero(kinds == EVENTS).tolist():
         weights[place] = payloads[place].count(b"\n") + 1
     return Chunk(entry_ms, entry_seq, kinds, payloads, sizes, weights, details)
+
+
+def _is_of_a_request(entry: list[bytes]) -> bool:
+    return len(entry) == 4 and entry[2] == REQUEST_FIELD and entry[0] in (b"event", b"events")
 
 
 def parse_id(entry_id: bytes) -> tuple[int, int]:

@@ -7,12 +7,15 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from config.loader import load
+from config.revision import Revision
 from config.settings import ClickHouseSettings, ConsoleSettings, LedgerSettings, RedisSettings, Settings
 from console.services import Services, open_services
 from core.clock import SystemClock
 from sinks import ledger
-from sinks.ledger import tokens
+from sinks.ledger import revisions, tokens
 from tests.console.server import serving
+from tests.flows.harness import CONFIG
 
 
 @pytest.fixture
@@ -35,6 +38,23 @@ def services(settings: Settings) -> Services:
 
 
 @pytest.fixture
+def live_services(settings: Settings, redis_url: str) -> Services:
+    """The parts of a service with a Valkey and a recorded configuration."""
+    ledger.migrate(settings.ledger_url)
+    live = settings.model_copy(update={"redis": RedisSettings(url=redis_url)})
+    made = open_services(live, SystemClock())
+    revisions.record_revision(made.pool.engine, Revision(load(CONFIG)), made.clock.now())
+    return made
+
+
+@pytest.fixture
+def live_client(live_services: Services) -> Iterator[httpx.Client]:
+    """A client of that service."""
+    with serving(live_services) as address, httpx.Client(base_url=address, timeout=20) as made:
+        yield made
+
+
+@pytest.fixture
 def client(services: Services) -> Iterator[httpx.Client]:
     """A client of the running service, without a token."""
     with serving(services) as address, httpx.Client(base_url=address, timeout=20) as made:
@@ -44,14 +64,13 @@ def client(services: Services) -> Iterator[httpx.Client]:
 @pytest.fixture
 def token_text(services: Services) -> Callable[..., str]:
     """Make a token of a role, and of tenants, and return its text."""
+    return lambda role="viewer", *tenants: make_token(services, role, *tenants)
 
-    def make(role: str = "viewer", *tenants: str) -> str:
-        _, text = tokens.create(
-            services.pool.engine, f"a {role}", role, tenants=tenants, actor="test", now=services.clock.now()
-        )
-        return text
 
-    return make
+def make_token(services: Services, role: str = "viewer", *tenants: str) -> str:
+    """Make a token of a role, and of tenants, and return its text."""
+    now = services.clock.now()
+    return tokens.create(services.pool.engine, f"a {role}", role, tenants=tenants, actor="test", now=now)[1]
 
 
 def bearer(text: str) -> dict[str, str]:

@@ -7,9 +7,9 @@ from operators.items import EVENT, EVENTS, MALFORMED
 from sources.entries import SHOWN_BYTES_MAX, TICK, parse
 
 IDS = st.tuples(st.integers(1, 2**61), st.integers(0, 2**61))
-FIELDS = st.lists(st.binary(max_size=5) | st.sampled_from([b"event", b"events", b"tick"]), min_size=2, max_size=6).map(
-    lambda parts: parts[: len(parts) // 2 * 2]
-)
+FIELDS = st.lists(
+    st.binary(max_size=5) | st.sampled_from([b"event", b"events", b"tick", b"request"]), min_size=2, max_size=6
+).map(lambda parts: parts[: len(parts) // 2 * 2])
 
 
 @given(st.lists(st.tuples(IDS, FIELDS), min_size=1, max_size=20))
@@ -18,7 +18,8 @@ def test_every_entry_keeps_its_id_kind_and_payload(entries: list[tuple[tuple[int
     assert list(zip(chunk.entry_ms.tolist(), chunk.entry_seq.tolist(), strict=True)) == [i for i, _ in entries]
     for place, (_, fields) in enumerate(entries):
         expected = {b"event": EVENT, b"events": EVENTS, b"tick": TICK}.get(fields[0], MALFORMED)
-        if len(fields) != 2:
+        of_a_request = len(fields) == 4 and fields[2] == b"request" and expected in (EVENT, EVENTS)
+        if len(fields) != 2 and not of_a_request:
             expected = MALFORMED
         assert chunk.kinds[place] == expected
         assert (place in chunk.details) == (expected == MALFORMED)
@@ -27,6 +28,14 @@ def test_every_entry_keeps_its_id_kind_and_payload(entries: list[tuple[tuple[int
         else:
             assert chunk.payloads[place] == fields[1]
         assert chunk.sizes[place] == len(chunk.payloads[place])
+
+
+@pytest.mark.parametrize(("name", "kind"), [(b"event", EVENT), (b"events", EVENTS), (b"tick", MALFORMED)])
+def test_an_entry_may_name_the_request_that_made_it(name: bytes, kind: int) -> None:
+    fields = [name, b"x", b"request", b"r-1"]
+    chunk = parse("usage:0", [[b"1-0", [b"event", b"y"]], [b"1-1", fields]])
+    assert chunk.kinds.tolist() == [EVENT, kind]
+    assert (chunk.payloads[1] == b"x") == (kind != MALFORMED)
 
 
 def test_an_events_entry_weighs_its_lines() -> None:

@@ -1,0 +1,93 @@
+"""`POST /api/v1/events`: CloudEvents in, to the streams."""
+
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from console import limits
+from console.api.openapi import problem_answer
+from console.cloudevents import BATCH, PLAIN, STRUCTURED, events_of
+from console.endpoint import API, JSON, Answer, Call, Endpoint, json_response
+from console.problems import Problem
+from core.metrics import API_EVENTS
+
+
+class CloudEvent(msgspec.Struct, omit_defaults=True):
+    """A CloudEvent 1.0; more attributes are allowed. `subject` says whose usage it is."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    subject: str
+    data: dict[str, Any]
+    time: str | None = None
+    dataschema: str | None = None
+    datacontenttype: str | None = None
+
+
+class RefusedEvent(msgspec.Struct):
+    """An event that was not accepted.
+
+    `index`: its place in the request. `reason`: a code of docs/events.md, or `forbidden_tenant`.
+    """
+
+    index: int
+    id: str | None
+    reason: str
+    detail: str
+
+
+class PartlyAccepted(msgspec.Struct):
+    """How many events were accepted, and which were not."""
+
+    accepted: int
+    refused: list[RefusedEvent]
+
+
+async def post_events(call: Call) -> Response:
+    """Take usage events.
+
+    One CloudEvent (structured or binary mode) or a batch. What can be checked at once is; good events are appended to
+    their stream, and the answer comes when the streams' server has them. Sending the same events again is harmless:
+    an event (source, id) is counted once.
+    """
+    settings = call.services.settings.console
+    body = await limits.read_body(call.request, settings.body_bytes_max)
+    events = events_of(call.request.headers, body)
+    if len(events) > settings.batch_events_max:
+        raise Problem(
+            "body_too_large", f"at most {settings.batch_events_max:,} events in one request, not {len(events):,}"
+        )
+    limits.check(call.services.events, call.token.id, len(events))
+    tenants = frozenset(call.token.tenants) if call.token.tenants else None
+    refused = await call.services.intake.accept(events, tenants, call.request.state.request_id)
+    API_EVENTS.labels("accepted", "").inc(len(events) - len(refused))
+    for one in refused:
+        API_EVENTS.labels("refused", one.reason).inc()
+    if not refused:
+        return Response(status_code=204)
+    found = [RefusedEvent(one.index, one.id, one.reason, one.detail) for one in refused]
+    if len(found) == len(events):
+        more = {"refused": msgspec.to_builtins(found)}
+        raise Problem("events_refused", f"{found[0].reason}: {found[0].detail}", more=more)
+    return json_response(PartlyAccepted(len(events) - len(found), found), 207)
+
+
+ENDPOINTS = (
+    Endpoint(
+        "POST",
+        f"{API}/events",
+        "ingest",
+        post_events,
+        {
+            204: Answer("All events are accepted."),
+            207: Answer("Some events are accepted, the named ones are not.", {JSON: PartlyAccepted}),
+            413: problem_answer(413),
+            415: problem_answer(415),
+        },
+        body={STRUCTURED: CloudEvent, BATCH: list[CloudEvent], PLAIN: CloudEvent | list[CloudEvent]},
+        tag="ingest",
+    ),
+)
