@@ -2,7 +2,6 @@
 
 import sys
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +25,7 @@ def explain(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Rows explained, oldest first.")] = 10,
 ) -> None:
     """Explain booked amounts: quantities to date, tier by tier, before and after, and that they tie."""
+    from queries.explained_text import lines_of  # noqa: PLC0415
     from queries.rated_rows import Selection, explained, of_document  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
 
@@ -51,7 +51,7 @@ def explain(
     if context().json:
         emit({"rows": [_plain(row) for row in rows], "rows_in_all": total})
     else:
-        sys.stdout.write("\n\n".join("\n".join(_lines(row)) for row in rows) + "\n")
+        sys.stdout.write("\n\n".join("\n".join(lines_of(row)) for row in rows) + "\n")
         if total > len(rows):
             note(f"{total - len(rows):,} more rows: narrow the choice, or raise --limit.")
     differing = sum(row.expected is not None and not row.ties for row in rows)
@@ -74,40 +74,6 @@ def _plain(found: "RowExplanation") -> dict[str, Any]:
         "ties": found.ties,
         "notes": found.notes,
     }
-
-
-def _lines(found: "RowExplanation") -> list[str]:
-    from operators.rating.explain_text import difference_lines, lines  # noqa: PLC0415
-
-    row = found.row
-    currency = row["currency"]
-    price_row = f" ({row['price_row']})" if row["price_row"] else ""
-    result = [
-        f"{row['customer']}/{row['contract']}, plan {row['plan']} version {row['plan_version']},"
-        f" charge {row['charge']}{price_row}, period from {row['period_start']:%Y-%m-%d %H:%M}",
-        f"{row['line_kind']}, used {row['usage_hour']:%Y-%m-%d %H:00}, booked {row['booked_hour']:%Y-%m-%d %H:00} UTC,"
-        f" in {row['accounting_period']}: quantity {_exact(row['quantity'])}, {row['events']:,} events,"
-        f" amount {_exact(row['amount'])} {currency}",
-    ]
-    if found.step is not None:
-        result += difference_lines(found.step, currency)
-    if found.final is not None:
-        before = row["amount_before"]
-        result += lines(found.final, currency)
-        result.append(f"Less booked before  {_exact(before)}: {_exact(row['amount_after'] - before)} {currency}")
-    result += [f"Note: {text}" for text in found.notes]
-    if found.expected is None:
-        result.append("Not calculated again")
-    elif found.ties:
-        result.append(f"Stored amount {_exact(row['amount'])} {currency}: ties")
-    else:
-        result.append(f"Stored amount {_exact(row['amount'])} {currency}, calculated {_exact(found.expected)}: DIFFERS")
-    return result
-
-
-def _exact(value: Decimal) -> str:
-    text = format(value, ",f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _hour(option: str, text: str | None) -> datetime | None:

@@ -15,6 +15,7 @@ from console.api import ENDPOINTS, open_routes
 from console.endpoint import route
 from console.middleware import Frame, routing_problem
 from console.pages import PAGES, page_route, session_routes
+from console.pages.live import live_route
 from console.services import Services
 
 STATIC: Final = Path(__file__).with_name("static")
@@ -32,6 +33,7 @@ def make_app(services: Services) -> Starlette:
         *(route(endpoint, services) for endpoint in ENDPOINTS),
         *open_routes(services),
         *session_routes(services),
+        live_route(services),
         *(page_route(page, services) for page in PAGES),
         Mount("/static", StaticFiles(directory=STATIC), name="static"),
     ]

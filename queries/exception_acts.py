@@ -125,6 +125,26 @@ def corrected(group: Group, path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def check_sendable(group: Group) -> None:
+    """Make sure that sending the group's events again can come to something.
+
+    :raises InvalidRequest: it cannot; the message says what to do instead.
+    """
+    if group.kind in _NEVER_AGAIN:
+        message = f"{group.kind}: the event with this id was accepted already; take it back by a void, and use a new id"
+        raise InvalidRequest(message)
+
+
+def check_releasable(group: Group) -> None:
+    """Make sure that the group is a held posting.
+
+    :raises InvalidRequest: it is something else, which nobody tries again by hand.
+    """
+    if group.kind != "posting_held":
+        message = f"{group.kind} is not tried again by hand: {group.cause}"
+        raise InvalidRequest(message)
+
+
 def send_again(stores: Stores, group: Group, lines: list[dict[str, Any]], person: Person, now: datetime) -> int:
     """Send events of a refused group, corrected or as they were, and link each to the refused one.
 
@@ -132,9 +152,7 @@ def send_again(stores: Stores, group: Group, lines: list[dict[str, Any]], person
 
     :raises InvalidRequest: events of that kind can never be accepted by sending them again, or one is no object.
     """
-    if group.kind in _NEVER_AGAIN:
-        message = f"{group.kind}: the event with this id was accepted already; take it back by a void, and use a new id"
-        raise InvalidRequest(message)
+    check_sendable(group)
     records = []
     for line in lines:
         event = line["event"]
@@ -164,9 +182,7 @@ def release(stores: Stores, group: Group, person: Person, now: datetime) -> str:
 
     :raises InvalidRequest: the group is not a held posting.
     """
-    if group.kind != "posting_held":
-        message = f"{group.kind} is not tried again by hand: {group.cause}"
-        raise InvalidRequest(message)
+    check_releasable(group)
     key = str(group.samples[0]["identity"])
     held.release(stores.engine, key, actor=person.actor, reason=person.reason, now=now)
     return key

@@ -2,10 +2,20 @@
 
 from typing import Final
 
-from console.pages import overview
+from console.pages import corrections, document, documents, exceptions, explain, overview, reconciliation, trace
 from console.pages.base import Page, page_route
 from console.pages.login import session_routes
 
-PAGES: Final[tuple[Page, ...]] = (overview.PAGE,)
+PAGES: Final[tuple[Page, ...]] = (
+    overview.PAGE,
+    corrections.PAGE,
+    documents.PAGE,
+    exceptions.PAGE,
+    reconciliation.PAGE,
+    trace.PAGE,
+    document.PAGE,
+    explain.PAGE,
+    exceptions.ONE,
+)
 
 __all__ = ["PAGES", "Page", "page_route", "session_routes"]

@@ -19,7 +19,9 @@ from starlette.routing import Route
 
 from console import limits
 from console.auth import PERMISSIONS, Permission, check_origin, check_permission
+from console.pages.formats import FILTERS
 from console.problems import Problem, of_error
+from console.scope import check_unscoped
 from console.services import Services
 from core.logging import get_logger
 from sinks.ledger.tokens import Token
@@ -36,6 +38,7 @@ _environment: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_environment.filters.update(FILTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +60,16 @@ class Visit:
 
 
 Values = Mapping[str, Any]
-Show = Callable[[Visit], Awaitable[Values]]
+Show = Callable[[Visit], Awaitable[Values | Response]]
 Act = Callable[[Visit], Awaitable[Values | Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page. `title` stands in the navigation; pages without one are reached from others."""
+    """One page. `title` stands in the navigation; pages without one are reached from others.
+
+    `whole`: the page is about everything, so a token of single tenants does not see it.
+    """
 
     path: str
     name: str
@@ -72,6 +78,7 @@ class Page:
     show: Show
     permission: Permission = "read"
     act: Act | None = None
+    whole: bool = False
 
 
 def page_route(page: Page, services: Services) -> Route:
@@ -85,14 +92,16 @@ def page_route(page: Page, services: Services) -> Route:
         visit = Visit(request, services, token)
         try:
             check_permission(token, page.permission)
+            if page.whole:
+                check_unscoped(token)
             limits.check(services.requests, token.id)
             if request.method == "POST":
                 check_origin(request)
                 return await _acted(page, visit)
-            values = await page.show(visit)
+            shown = await page.show(visit)
+            return shown if isinstance(shown, Response) else render(page.template, visit, shown, page)
         except Exception as error:
             return error_page(visit, error, page)
-        return render(page.template, visit, values, page)
 
     return Route(page.path, answer, methods=["GET", "POST"] if page.act else ["GET"], name=page.name)
 
@@ -120,9 +129,13 @@ def render(template: str, visit: Visit | None, values: Values, page: Page | None
     """Return a page. Every template has `visit`, `page` and `pages` (the navigation) beside its own values."""
     from console.pages import PAGES  # noqa: PLC0415 - the pages import this module
 
-    shown = [one for one in PAGES if one.title and visit is not None and one.permission in visit.permissions]
+    shown = [one for one in PAGES if visit is not None and one.title and _is_for(one, visit)]
     text = _environment.get_template(template).render(dict(values), visit=visit, page=page, pages=shown)
     return HTMLResponse(text, status)
+
+
+def _is_for(page: Page, visit: Visit) -> bool:
+    return page.permission in visit.permissions and not (page.whole and visit.token.tenants)
 
 
 def error_page(visit: Visit, error: Exception, page: Page | None = None) -> Response:

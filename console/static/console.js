@@ -1,1 +1,125 @@
-"use strict";
+// What pages do beyond links and forms: theme, sorting, filtering, dialogs, copying, the booked-time slider, live figures.
+const theme = document.querySelector("[data-theme-switch]");
+const root = document.documentElement;
+const nameTheme = () => { if (theme) { theme.textContent = root.dataset.theme === "dark" ? "Light theme" : "Dark theme"; } };
+theme?.addEventListener("click", () => {
+  const next = root.dataset.theme === "dark" ? "light" : "dark";
+  localStorage.setItem("theme", next);
+  root.dataset.theme = next;
+  nameTheme();
+  window.dispatchEvent(new Event("themechange"));
+});
+nameTheme();
+
+// Tables: sort by a column's data-value (else its text); filter by what is typed.
+function keyOf(row, column) {
+  const cell = row.cells[column];
+  const raw = cell.dataset.value ?? cell.textContent.trim();
+  const number = Number(raw);
+  return raw !== "" && Number.isFinite(number) ? number : raw.toLowerCase();
+}
+function sortBy(table, header) {
+  const column = header.cellIndex;
+  const descending = header.getAttribute("aria-sort") === "ascending";
+  table.querySelectorAll("thead th[aria-sort]").forEach((other) => other.setAttribute("aria-sort", "none"));
+  header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
+  rows.sort((one, other) => {
+    const left = keyOf(one, column), right = keyOf(other, column);
+    if (typeof left === typeof right) { return left < right ? -1 : left > right ? 1 : 0; }
+    return typeof left === "number" ? -1 : 1;
+  });
+  if (descending) { rows.reverse(); }
+  body.append(...rows);
+}
+document.querySelectorAll("table[data-sortable]").forEach((table) => {
+  table.querySelectorAll("thead th").forEach((header) => {
+    if (!header.textContent.trim() || header.dataset.fixed !== undefined) { return; }
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    header.append(button);
+    header.setAttribute("aria-sort", "none");
+    button.addEventListener("click", () => sortBy(table, header));
+  });
+});
+document.querySelectorAll("[data-filter-for]").forEach((input) => {
+  const table = document.getElementById(input.dataset.filterFor);
+  input.addEventListener("input", () => {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of table.tBodies[0].rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+  });
+});
+
+// Dialogs: the browser's own, which keep the focus inside and close with Escape.
+document.querySelectorAll("[data-dialog]").forEach((button) => {
+  button.addEventListener("click", () => document.getElementById(button.dataset.dialog)?.showModal());
+});
+document.querySelectorAll("dialog [data-close]").forEach((button) => {
+  button.addEventListener("click", () => button.closest("dialog").close());
+});
+document.querySelectorAll("[data-check-all]").forEach((box) => {
+  box.addEventListener("change", () => {
+    document.querySelectorAll(`input[name="${box.dataset.checkAll}"]`).forEach((one) => { if (!one.closest("tr").hidden) { one.checked = box.checked; } });
+  });
+});
+document.querySelectorAll("[data-copy]").forEach((button) => {
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+  });
+});
+document.querySelectorAll("form").forEach((form) => {
+  form.addEventListener("submit", () => { document.querySelector("main")?.setAttribute("aria-busy", "true"); });
+});
+window.addEventListener("pageshow", () => document.querySelector("main")?.removeAttribute("aria-busy"));
+document.querySelectorAll("[data-submit]").forEach((field) => {
+  field.addEventListener("change", () => field.form.requestSubmit());
+});
+
+// The booked-time slider: says its moment while it moves, asks the server when it is let go.
+document.querySelectorAll("input[data-hours-from]").forEach((slider) => {
+  const shown = document.getElementById(slider.dataset.shows);
+  const target = document.getElementById(slider.dataset.sets);
+  const moment = () => new Date((Number(slider.dataset.hoursFrom) + Number(slider.value)) * 3600 * 1000);
+  const last = () => slider.value === slider.max;
+  slider.addEventListener("input", () => {
+    const text = last() ? "now" : `${moment().toISOString().slice(0, 16).replace("T", " ")} UTC`;
+    shown.textContent = text;
+    slider.setAttribute("aria-valuetext", text);
+  });
+  slider.addEventListener("change", () => {
+    target.value = last() ? "" : moment().toISOString();
+    slider.form.requestSubmit();
+  });
+});
+
+// Live figures: the server sends {"figures": {name: text}, "states": {name: class}, "charts": {name: [...]}}.
+const source = document.body.dataset.live;
+if (source) {
+  const light = document.querySelector("[data-live-light]");
+  const stream = new EventSource(source);
+  let heard = 0;
+  const say = (text, stale) => { if (light) { light.textContent = text; light.classList.toggle("stale", stale); } };
+  stream.addEventListener("figures", (event) => {
+    heard = Date.now();
+    const message = JSON.parse(event.data);
+    for (const [name, text] of Object.entries(message.figures || {})) {
+      document.querySelectorAll(`[data-figure="${CSS.escape(name)}"]`).forEach((one) => { one.textContent = text; });
+    }
+    for (const [name, state] of Object.entries(message.states || {})) {
+      document.querySelectorAll(`[data-state="${CSS.escape(name)}"]`).forEach((one) => { one.classList.remove("good", "warn", "bad"); if (state) { one.classList.add(state); } });
+    }
+    for (const [name, chart] of Object.entries(message.charts || {})) {
+      document.querySelectorAll(`[data-chart-name="${CSS.escape(name)}"]`).forEach((one) => { one.dataset.chart = JSON.stringify(chart); });
+    }
+    if (message.charts) { window.dispatchEvent(new Event("chartchange")); }
+    say("Live", false);
+  });
+  stream.addEventListener("error", () => say("Not live: reconnecting", true));
+  setInterval(() => { if (heard && Date.now() - heard > 15000) { say(`Last figures ${Math.round((Date.now() - heard) / 1000)} s ago`, true); } }, 5000);
+}

@@ -1,0 +1,157 @@
+"""One document: its lines, what they were made of, what became of it in the ERP, and what may be done about it."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import RedirectResponse, Response
+
+from console.pages import exporting
+from console.pages.base import Page, Values, Visit
+from console.problems import Problem, of_error
+from console.scope import sees_customer
+from core.errors import MeterbridgeError
+from queries.document_events import summaries
+from queries.document_list import related
+from queries.document_state import posting_of
+from queries.document_trace import DocumentTrace, trace_document
+from queries.stores import Stores, of_hour
+from sinks.ledger import documents, held, posting_creation
+from sinks.ledger import reversal as reversals
+from sinks.ledger.grouping import ErpNames
+from sinks.ledger.postings import BOOKED, HELD
+
+_ROWS_SHOWN_MAX: Final = 200
+REASON_MAX: Final = 500
+_RATED: Final = (
+    "plan", "plan_version", "charge", "price_row", "meter", "period_start", "usage_hour", "booked_hour", "line_kind",
+    "quantity", "events", "amount", "revenue_amount", "amount_before", "amount_after", "currency",
+)  # fmt: skip
+
+
+async def show(visit: Visit) -> Values | Response:
+    """Return the document with what is behind it; a format gives its rated rows as a file."""
+    return await visit.services.pool.ask(lambda stores: _values(visit, stores, None))
+
+
+def _values(visit: Visit, stores: Stores, result: Mapping[str, Any] | None) -> Values | Response:
+    key = str(visit.request.path_params["key"])
+    trace = _seen(visit, stores, key)
+    file = exporting.wanted(visit.request)
+    if file:
+        return _file(stores, trace, key, file)
+    booked = of_hour(trace.document["booked_hour"])
+    is_made_of_rows = bool(trace.charges)
+    state = trace.posting["state"] if trace.posting else trace.state
+    return {
+        "trace": trace,
+        "document": trace.document,
+        "booked": booked,
+        "lines": _lines(stores, key),
+        "summaries": {(one.charge, one.meter): one for one in summaries(stores, trace)} if is_made_of_rows else {},
+        "rows_shown_max": _ROWS_SHOWN_MAX,
+        "related": related(stores.engine, key),
+        "may_approve": "approve" in visit.permissions and state == HELD and _reason(trace) == held.APPROVAL_REQUIRED,
+        "may_release": "operate" in visit.permissions and state == HELD and _reason(trace) != held.APPROVAL_REQUIRED,
+        "may_reverse": "approve" in visit.permissions and state in BOOKED,
+        "result": result,
+    }
+
+
+def _reason(trace: DocumentTrace) -> str:
+    return str(trace.posting["reason"]) if trace.posting else ""
+
+
+def _seen(visit: Visit, stores: Stores, key: str) -> DocumentTrace:
+    """Return the document if the visitor may see it.
+
+    :raises Problem: there is none, or none for this token; the two look alike.
+    """
+    trace = trace_document(stores, key)
+    if trace is None or not sees_customer(visit.token, stores.history, trace.document["customer"]):
+        raise Problem("not_found", f"no document {key!r}: keys are 16 characters A to Z and 2 to 7")
+    return trace
+
+
+def _lines(stores: Stores, key: str) -> list[dict[str, Any]]:
+    document = documents.load(stores.engine, key)
+    return [] if document is None else list(document["lines"])
+
+
+def _file(stores: Stores, trace: DocumentTrace, key: str, kind: str) -> Response:
+    rated = [row for charge in trace.charges for row in charge.rated]
+    return exporting.file_of(f"document-{key}", kind, _RATED, rated)
+
+
+async def act(visit: Visit) -> Values | Response:
+    """Approve, release or reverse, for who may; a preview changes nothing and says what would be done."""
+    form = await visit.form()
+    reason = str(form.get("reason", "")).strip()
+    wanted = str(form.get("act", ""))
+    dry_run = form.get("dry_run") == "1"
+    permission = {"approve": "approve", "reverse": "approve", "release": "operate"}.get(wanted)
+    if permission is None:
+        raise Problem("invalid_request", "act: approve, release or reverse")
+    if permission not in visit.permissions:
+        raise Problem("forbidden", f"the role {visit.token.role} may not {wanted} documents")
+    if not reason or len(reason) > REASON_MAX:
+        raise Problem("invalid_request", f"reason: needed, at most {REASON_MAX} characters")
+
+    def work(stores: Stores) -> Values | Response:
+        key = str(visit.request.path_params["key"])
+        trace = _seen(visit, stores, key)
+        if dry_run:
+            return _values(visit, stores, _preview(trace, wanted))
+        try:
+            said = _do(visit, stores, key, wanted, reason)
+        except MeterbridgeError as error:
+            problem = of_error(error)
+            return _values(visit, stores, {"state": "bad", "title": problem.title, "text": problem.detail, "lines": []})
+        if isinstance(said, Response):
+            return said
+        return _values(visit, stores, {"state": "good", "title": "Done", "text": said, "lines": []})
+
+    return await visit.services.pool.ask(work)
+
+
+def _preview(trace: DocumentTrace, wanted: str) -> dict[str, Any]:
+    posting = trace.posting or {"key": "none yet", "documents": 0, "state": trace.state, "adapter": ""}
+    text = {
+        "approve": f"Posting {posting['key']} with {posting['documents']} document(s) would be sent to the ERP.",
+        "release": f"The poster would try posting {posting['key']} again, under the same key.",
+        "reverse": f"The opposite of document {trace.document['key']} would be booked under a key of its own:"
+        f" {trace.document['total']} {trace.document['currency']}.",
+    }[wanted]
+    return {"state": "warn", "title": "Preview: nothing was changed", "text": text, "lines": []}
+
+
+def _do(visit: Visit, stores: Stores, key: str, wanted: str, reason: str) -> str | Response:
+    engine, actor, now = stores.engine, visit.token.name, visit.services.clock.now()
+    if wanted == "approve":
+        first = held.approve(engine, key, actor=actor, reason=reason, now=now)
+        return "Approved; the poster sends it." if first else "It was approved before."
+    if wanted == "release":
+        posting = _posting_of(stores, key)
+        held.release(engine, posting, actor=actor, reason=reason, now=now)
+        return f"Posting {posting} is tried again."
+    return _reversed(stores, key, actor, reason, now)
+
+
+def _posting_of(stores: Stores, key: str) -> str:
+    posting = posting_of(stores, key)["posting"]
+    if posting is None:
+        raise Problem("conflict", f"document {key} has no posting yet")
+    return str(posting["key"])
+
+
+def _reversed(stores: Stores, key: str, actor: str, reason: str, now: Any) -> Response:
+    history = stores.history
+    entities = {one.id: one for revision in history.revisions for one in revision.configuration.entities}
+    names = {one.id: posting_creation.erp_names(history, one) for one in entities.values()}
+    entity = reversals.entity_of(stores.engine, key)
+    made = reversals.reverse(
+        stores.engine, entities, names.get(entity, ErpNames({})), key, actor=actor, reason=reason, now=now
+    )
+    return RedirectResponse(f"/documents/{made.documents[0]}", status_code=303)
+
+
+PAGE = Page("/documents/{key}", "document", "", "document.html", show, act=act)

@@ -1,0 +1,114 @@
+"""Live figures by server-sent events: one question each few seconds, shared by all who look.
+
+A viewer costs the stores nothing: whoever looks gets the last figures, and the first to ask after they grew old asks
+for new ones. If the stores do not answer, the stream says so and goes on; the page keeps what it has.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from console.pages.formats import STATES, ago, count, minute, when
+from console.problems import Problem, of_error
+from console.services import Services
+from queries.overview import books, last_arrival, rate_per_s
+from queries.stores import Stores
+
+PATH: Final = "/live"
+EVERY_S: Final = 2.0
+VIEWERS_MAX: Final = 500
+_STALE_S: Final = 120
+
+
+def figures(stores: Stores, now: datetime) -> dict[str, Any]:
+    """Return the figures by name, ready to be shown, and the state of some: good, warn or bad."""
+    newest, far = last_arrival(stores), books(stores)
+    waiting = {state: n for state, n in far.postings_by_state.items() if STATES.get(state) in ("bad", "warn")}
+    posted = sum(n for state, n in far.postings_by_state.items() if STATES.get(state) == "good")
+    fresh_s = None if newest is None else (now - newest).total_seconds()
+    return {
+        "figures": {
+            "rate": f"{rate_per_s(stores, now):,.0f}",
+            "freshness": ago(newest, now),
+            "newest": when(newest),
+            "watermark": minute(far.watermark),
+            "watermark_age": ago(far.watermark, now),
+            "sealed": minute(far.sealed_until),
+            "sealed_age": ago(far.sealed_until, now),
+            "posted": count(posted),
+            "waiting": count(sum(waiting.values())),
+            "erp": "waiting" if far.erp_waiting else "answers",
+        },
+        "states": {
+            "freshness": "" if fresh_s is None or fresh_s < _STALE_S else "warn",
+            "waiting": "warn" if waiting else "good",
+            "erp": "bad" if far.erp_waiting else "good",
+        },
+    }
+
+
+class Feed:
+    """The newest figures. Not for two event loops at once."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = asyncio.Lock()
+        self._asked_at_s = float("-inf")
+        self._message = b""
+        self.viewers = 0
+
+    async def message(self) -> bytes:
+        """Return the figures as one server-sent event, at most EVERY_S old."""
+        async with self._lock:
+            now_s = self._services.clock.monotonic_s()
+            if now_s - self._asked_at_s >= EVERY_S:
+                self._message = await self._ask()
+                self._asked_at_s = self._services.clock.monotonic_s()
+            return self._message
+
+    async def _ask(self) -> bytes:
+        now = self._services.clock.now()
+        try:
+            found = await self._services.pool.ask(lambda stores: figures(stores, now))
+        except Exception as error:
+            problem = of_error(error)
+            return b"event: trouble\ndata: " + orjson.dumps({"title": problem.title}) + b"\n\n"
+        return b"event: figures\ndata: " + orjson.dumps(found) + b"\n\n"
+
+
+def live_route(services: Services) -> Route:
+    """Return the route of the stream; it needs a session that may read everything, and ends with it."""
+    feed = Feed(services)
+
+    async def answer(request: Request) -> Response:
+        token = await services.authenticator.token_of_session(request)
+        if token is None:
+            return Response(status_code=401)
+        if token.tenants:
+            return Response(status_code=403)
+        if feed.viewers >= VIEWERS_MAX:
+            raise Problem("unavailable", "too many pages look at live figures: close some", headers={"Retry-After": "30"})
+        return StreamingResponse(
+            _stream(feed, request, services), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    return Route(PATH, answer, methods=["GET"], name="live")
+
+
+async def _stream(feed: Feed, request: Request, services: Services) -> AsyncIterator[bytes]:
+    feed.viewers += 1
+    try:
+        yield b"retry: 3000\n\n"
+        while not await request.is_disconnected():
+            if await services.authenticator.token_of_session(request) is None:
+                return  # logged out, expired or revoked
+            yield await feed.message()
+            await asyncio.sleep(EVERY_S)
+    finally:
+        feed.viewers -= 1

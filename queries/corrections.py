@@ -1,0 +1,114 @@
+"""Usage that was booked after its own hour: late events and voids. When used, when booked, what it changed, where."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from core.errors import InvalidRequest
+from queries.stores import Row, Stores
+
+ROWS_MAX: Final = 500
+SPAN_MAX: Final = timedelta(days=93)
+KINDS: Final = ("late_usage", "void")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which corrections: booked from one hour to another (exclusive), of some customers, tenants or meters."""
+
+    begins: datetime
+    ends: datetime
+    customers: tuple[str, ...] | None = None
+    """None for all; a scoped viewer's customers otherwise."""
+    customer: str = ""
+    meter: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Corrections:
+    """Corrections newest first, cut to ROWS_MAX, and the totals of all of them."""
+
+    rows: list[Row]
+    total_rows: int
+    by_kind: list[Row]
+    """`line_kind`, `currency`, `rows`, `events`, `amount`."""
+    by_hour: list[Row]
+    """`booked_hour`, `line_kind`, `amount`: what each booked hour corrected."""
+
+
+def corrections(stores: Stores, wanted: Wanted) -> Corrections:
+    """Return the sealed rated rows that corrected an earlier hour, each with the document that carries it.
+
+    :raises InvalidRequest: the span is longer than SPAN_MAX.
+    """
+    if wanted.ends - wanted.begins > SPAN_MAX:
+        message = f"at most {SPAN_MAX.days} days at once: choose a later --from"
+        raise InvalidRequest(message)
+    condition, values = _condition(wanted)
+    rows = stores.rows(
+        "SELECT customer, contract, entity, plan, plan_version, charge, price_row, meter, period_start, usage_hour,"  # noqa: S608
+        " booked_hour, accounting_period, original_period, toString(line_kind) AS line_kind, quantity, events, amount,"
+        f" currency FROM @rated_usage_current WHERE {condition}"
+        " ORDER BY booked_hour DESC, abs(amount) DESC, customer, charge, usage_hour LIMIT {limit:UInt32}",
+        values | {"limit": ROWS_MAX},
+    )
+    by_kind = stores.rows(
+        "SELECT toString(line_kind) AS kind, toString(r.currency) AS currency, count() AS rows, sum(r.events) AS events,"  # noqa: S608
+        f" sum(r.amount) AS amount FROM @rated_usage_current AS r WHERE {condition}"
+        " GROUP BY kind, currency ORDER BY kind, currency",
+        values,
+    )
+    by_hour = stores.rows(
+        "SELECT r.booked_hour AS hour, toString(r.line_kind) AS kind, sum(r.amount) AS amount"  # noqa: S608
+        f" FROM @rated_usage_current AS r WHERE {condition} GROUP BY hour, kind ORDER BY hour",
+        values,
+    )
+    _add_documents(stores, rows)
+    return Corrections(rows, sum(int(row["rows"]) for row in by_kind), by_kind, by_hour)
+
+
+def _condition(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    parts = [
+        "status = 'sealed'",
+        "line_kind IN {kinds:Array(String)}",
+        "booked_hour >= {from:DateTime}",
+        "booked_hour < {to:DateTime}",
+    ]
+    kinds = [wanted.kind] if wanted.kind else list(KINDS)
+    values: dict[str, Any] = {"kinds": kinds, "from": wanted.begins, "to": wanted.ends}
+    if wanted.customers is not None:
+        parts.append("customer IN {customers:Array(String)}")
+        values["customers"] = list(wanted.customers)
+    for name in ("customer", "meter"):
+        if value := getattr(wanted, name):
+            parts.append(f"{name} = {{{name}:String}}")
+            values[name] = value
+    return " AND ".join(parts), values
+
+
+def _add_documents(stores: Stores, rows: list[Row]) -> None:
+    """Add `document` and `posting_state` to each row: a document has the contract, currency, hour and period of its rows."""
+    if not rows:
+        return
+    found = stores.rows(
+        "SELECT key, customer, contract, currency, booked_hour, accounting_period, posting_state"
+        " FROM @financial_documents_current WHERE kind = 'accrual' AND booked_hour IN {hours:Array(DateTime)}"
+        " AND customer IN {customers:Array(String)}",
+        {
+            "hours": sorted({row["booked_hour"] for row in rows}),
+            "customers": sorted({row["customer"] for row in rows}),
+        },
+    )
+    names = ("customer", "contract", "currency", "booked_hour", "accounting_period")
+    documents = {tuple(row[name] for name in names): row for row in found}
+    for row in rows:
+        document = documents.get(tuple(row[name] for name in names))
+        row["document"] = document["key"] if document else ""
+        row["posting_state"] = document["posting_state"] if document else ""
+
+
+def net(found: Corrections, currency: str) -> Decimal:
+    """Return what all corrections of a currency come to."""
+    return sum((row["amount"] for row in found.by_kind if row["currency"] == currency), Decimal(0))
