@@ -10,6 +10,7 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from console.services import Services
+from console.stores import StorePool
 from queries.reconcile import Report, reconcile, span_of
 from queries.stores import Stores
 
@@ -29,8 +30,6 @@ class Known:
 class LastReport:
     """The reports of one service, by the span asked for."""
 
-    _by_services: "WeakKeyDictionary[object, LastReport]" = WeakKeyDictionary()
-
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._known: dict[tuple[datetime | None, datetime | None], Known] = {}
@@ -39,7 +38,7 @@ class LastReport:
     @classmethod
     def of(cls, services: Services) -> "LastReport":
         """Return the reports of this service."""
-        return cls._by_services.setdefault(services.pool, cls())
+        return _REPORTS.setdefault(services.pool, cls())
 
     @classmethod
     def known(cls, services: Services) -> Known | None:
@@ -64,6 +63,9 @@ class LastReport:
                 self._known.pop(next(iter(self._known)))
             self._known[begins, ends] = self._newest = made
             return made
+
+
+_REPORTS: "Final[WeakKeyDictionary[StorePool, LastReport]]" = WeakKeyDictionary()
 
 
 def _run(stores: Stores, begins: datetime | None, ends: datetime | None) -> Report:

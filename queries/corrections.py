@@ -55,8 +55,8 @@ def corrections(stores: Stores, wanted: Wanted) -> Corrections:
         values | {"limit": ROWS_MAX},
     )
     by_kind = stores.rows(
-        "SELECT toString(line_kind) AS kind, toString(r.currency) AS currency, count() AS rows, sum(r.events) AS events,"  # noqa: S608
-        f" sum(r.amount) AS amount FROM @rated_usage_current AS r WHERE {condition}"
+        "SELECT toString(line_kind) AS kind, toString(r.currency) AS currency, count() AS rows,"  # noqa: S608
+        f" sum(r.events) AS events, sum(r.amount) AS amount FROM @rated_usage_current AS r WHERE {condition}"
         " GROUP BY kind, currency ORDER BY kind, currency",
         values,
     )
@@ -89,7 +89,7 @@ def _condition(wanted: Wanted) -> tuple[str, dict[str, Any]]:
 
 
 def _add_documents(stores: Stores, rows: list[Row]) -> None:
-    """Add `document` and `posting_state` to each row: a document has the contract, currency, hour and period of its rows."""
+    """Add `document` and `posting_state`: a document has the contract, currency, hour and period of its rows."""
     if not rows:
         return
     found = stores.rows(

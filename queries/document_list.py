@@ -1,4 +1,4 @@
-"""Documents, newest first, by what a person looks for; from the ledger, which is their truth. Pages by key, not by number."""
+"""Documents, newest first, by what a person looks for; from the ledger, which is their truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Engine, Select, func, or_, select
+from sqlalchemy import Engine, func, or_, select
 
 from queries.stores import EPOCH, Row, of_hour
 from sinks.ledger import audit, documents, tables
@@ -73,7 +73,7 @@ def counts(engine: Engine, wanted: DocumentFilter) -> dict[str, int]:
         return {state: int(n) for state, n in connection.execute(query)}
 
 
-def _chosen(query: "Select[Any]", wanted: DocumentFilter, *, with_state: bool = True) -> "Select[Any]":
+def _chosen(query: Any, wanted: DocumentFilter, *, with_state: bool = True) -> Any:
     table = _DOCUMENTS.c
     query = query.select_from(_DOCUMENTS.outerjoin(_POSTINGS, _POSTINGS.c.key == table.posting_key))
     query = query.where(table.state != documents.STAGED)
@@ -124,7 +124,7 @@ def _row(one: Any) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Related:
-    """What stands around a document: those of its posting, those that reverse it or that it reverses, and who did what."""
+    """What stands around a document: others in its posting, acts about either, and who did what."""
 
     same_posting: list[str]
     same_posting_total: int

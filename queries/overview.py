@@ -132,7 +132,11 @@ def chart_of(found: Intake) -> dict[str, Any]:
         "unit": "events",
         "step": found.step_minutes * 60,
         "series": [
-            {"name": name.replace("_", " "), "values": [step.events.get(name, 0) for step in found.steps], "kind": "area"}
+            {
+                "name": name.replace("_", " "),
+                "values": [step.events.get(name, 0) for step in found.steps],
+                "kind": "area",
+            }
             for name in names
         ],
     }

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from console.pages import corrections, document, documents, exceptions, explain, overview, reconciliation, trace
+from console.pages import corrections, document, documents, exceptions, explain, overview, plans, reconciliation, trace
 from console.pages.base import Page, page_route
 from console.pages.login import session_routes
 
@@ -13,6 +13,7 @@ PAGES: Final[tuple[Page, ...]] = (
     exceptions.PAGE,
     reconciliation.PAGE,
     trace.PAGE,
+    plans.PAGE,
     document.PAGE,
     explain.PAGE,
     exceptions.ONE,

@@ -67,7 +67,11 @@ def chart_of(found: Corrections) -> dict[str, Any]:
         "step": 3600,
         "unit": "",
         "series": [
-            {"name": kind.replace("_", " "), "kind": "bars", "values": [float(one.get(kind, 0)) for one in by_hour.values()]}
+            {
+                "name": kind.replace("_", " "),
+                "kind": "bars",
+                "values": [float(one.get(kind, 0)) for one in by_hour.values()],
+            }
             for kind in kinds
         ],
     }

@@ -25,7 +25,7 @@ def wanted(request: Request) -> str:
 
 
 def file_of(name: str, kind: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Response:
-    """Return the rows as a file to save. Decimals keep all digits; in CSV, text that a spreadsheet would run is quoted."""
+    """Return the rows as a file to save. Decimals keep all digits; in CSV, what a spreadsheet would run is quoted."""
     frame = pl.DataFrame(
         {column: [_plain(row.get(column), safe=kind == "csv") for row in rows] for column in columns},
         infer_schema_length=None,

@@ -72,11 +72,12 @@ def duration(value: timedelta | Decimal | float | int | None) -> str:
         return NOTHING
     milliseconds = int(value / timedelta(milliseconds=1)) if isinstance(value, timedelta) else int(value * 1000)
     sign, milliseconds = (_MINUS, -milliseconds) if milliseconds < 0 else ("", milliseconds)
-    if milliseconds < 1000:  # noqa: PLR2004
+    if milliseconds < 1000:
         return f"{sign}{milliseconds} ms"
-    rest, parts = milliseconds // 1000, []
+    rest = milliseconds // 1000
+    parts: list[str] = []
     for seconds, name in _UNITS:
-        if rest >= seconds and len(parts) < 2:  # noqa: PLR2004
+        if rest >= seconds and len(parts) < 2:
             parts.append(f"{rest // seconds} {name}")
             rest %= seconds
         elif parts:

@@ -93,7 +93,9 @@ def live_route(services: Services) -> Route:
         if token.tenants:
             return Response(status_code=403)
         if feed.viewers >= VIEWERS_MAX:
-            raise Problem("unavailable", "too many pages look at live figures: close some", headers={"Retry-After": "30"})
+            raise Problem(
+                "unavailable", "too many pages look at live figures: close some", headers={"Retry-After": "30"}
+            )
         return StreamingResponse(
             _stream(feed, request, services), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )

@@ -39,11 +39,13 @@ async def show(visit: Visit) -> Values | Response:
     query = asked.text(visit.request, "q")
     source = asked.text(visit.request, "source")
     event_id = asked.text(visit.request, "id") or query
-    empty = {"query": query, "source": source, "found": [], "trace": None, "steps": [], "many": False}
+    empty: dict[str, Any] = {"query": query, "source": source, "found": [], "trace": None, "steps": [], "many": False}
     if not event_id:
         return empty
-    if query and _KEY.match(query) and await visit.services.pool.ask_ledger(lambda engine: documents.load(engine, query)):
-        return RedirectResponse(f"/documents/{query}", status_code=303)
+    if query and _KEY.match(query):
+        known = await visit.services.pool.ask_ledger(lambda engine: documents.load(engine, query) is not None)
+        if known:
+            return RedirectResponse(f"/documents/{query}", status_code=303)
     tenants = tenants_of(visit.token, [])
     if not source:
         found = await visit.services.pool.ask(lambda stores: with_id(stores, event_id, tenants))
@@ -77,7 +79,8 @@ def with_id(stores: Stores, event_id: str, tenants: list[str] | None) -> list[Ro
     return stores.rows(
         "SELECT DISTINCT JSONExtractString(raw, 'source') AS source, JSONExtractString(raw, 'type') AS type,"
         " JSONExtractString(raw, 'subject') AS tenant, ingest_time AS event_time, 'rejected' AS outcome"
-        " FROM @usage_rejects_current WHERE position(raw, {id:String}) > 0 AND JSONExtractString(raw, 'id') = {id:String}"
+        " FROM @usage_rejects_current WHERE position(raw, {id:String}) > 0"
+        " AND JSONExtractString(raw, 'id') = {id:String}"
         " ORDER BY event_time LIMIT {limit:UInt32}",
         {"id": event_id, "limit": FOUND_MAX},
     )
@@ -137,7 +140,12 @@ def steps_of(trace: EventTrace) -> list[Step]:
 def _meter_steps(meter: Any) -> list[Step]:
     steps = []
     for fact in meter.facts:
-        parts = {"value": f"{fact['value'].normalize():f}", "events": fact["events"], "version": fact["version"], **meter.dimensions}
+        parts = {
+            "value": f"{fact['value'].normalize():f}",
+            "events": fact["events"],
+            "version": fact["version"],
+            **meter.dimensions,
+        }
         text = "sealed: it never changes again" if fact["sealed"] else "open: more may come"
         state = "good" if fact["sealed"] else "none"
         steps.append(Step(f"In usage of {meter.meter}", fact["usage_minute"], state, text, parts))
@@ -176,7 +184,9 @@ def _document_steps(row: Row) -> list[Step]:
     if posting["state"] == "RECONCILED":
         steps.append(Step("Reconciled", posting["changed_at"], "good", "read back from the ERP and found equal"))
     elif posting["reason"]:
-        steps.append(Step(posting["state"].lower(), posting["changed_at"], "bad", f"{posting['reason']}: {posting['detail']}"))
+        steps.append(
+            Step(posting["state"].lower(), posting["changed_at"], "bad", f"{posting['reason']}: {posting['detail']}")
+        )
     return steps
 
 
