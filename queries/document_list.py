@@ -50,7 +50,7 @@ def document_list(
     table = _DOCUMENTS.c
     query = _chosen(
         select(table.key, table.entity, table.customer, table.contract, table.currency, table.booked_hour,
-               table.accounting_period, table.kind, table.debit_total, table.net, table.posting_key,
+               table.accounting_period, table.kind, table.json, table.net, table.posting_key,
                _STATE.label("state"), _POSTINGS.c.reason, _POSTINGS.c.erp_number, _POSTINGS.c.attempts,
                _POSTINGS.c.changed_at_ms),
         wanted,
@@ -111,8 +111,8 @@ def _row(one: Any) -> Row:
         "booked_hour": of_hour(one.booked_hour),
         "accounting_period": one.accounting_period,
         "kind": one.kind,
-        "total": one.debit_total,
-        "net": one.net if one.net is not None else Decimal(0),
+        "total": Decimal(orjson.loads(one.json)["total"]),
+        "revenue": one.net if one.net is not None else Decimal(0),
         "posting_key": one.posting_key or "",
         "state": one.state,
         "reason": one.reason or "",

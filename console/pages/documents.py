@@ -17,7 +17,7 @@ _EXPORT_MAX: Final = 50_000
 _LONGEST: Final = timedelta(days=400)
 _KINDS: Final = ("accrual", "invoice", "credit_note", "reversal", "adjustment")
 _COLUMNS: Final = (
-    "key", "entity", "customer", "contract", "currency", "booked_hour", "accounting_period", "kind", "total", "net",
+    "key", "entity", "customer", "contract", "currency", "booked_hour", "accounting_period", "kind", "total", "revenue",
     "state", "reason", "posting_key", "erp_number", "attempts", "changed_at",
 )  # fmt: skip
 

@@ -66,12 +66,12 @@ def test_health(client: httpx.Client) -> None:
     assert client.get("/health/ready").json() == {"ready": True}
 
 
-def test_a_page_shows_and_its_error_is_a_page(client: httpx.Client, token_text: MakeToken) -> None:
+def test_a_page_without_clickhouse_is_a_page_that_says_so(client: httpx.Client, token_text: MakeToken) -> None:
     client.post("/login", data={"token": token_text()}, headers=same_origin(client))
     answer = client.get("/")
-    assert answer.status_code == 200
-    assert "<h1>Overview</h1>" in answer.text
-    assert "a viewer (viewer)" in answer.text
+    assert answer.status_code == 503
+    assert "a viewer &middot; viewer" in answer.text
+    assert "Try again" in answer.text
 
 
 def test_the_openapi_document_names_what_is_served(client: httpx.Client) -> None:

@@ -1,0 +1,224 @@
+"""Every page on a finished run: it shows what the stores hold, to whom it may, and acts only for who may."""
+
+import csv
+import io
+import re
+from decimal import Decimal
+
+import polars as pl
+import pytest
+
+from queries.exceptions import groups
+from tests.console.pages.conftest import LogIn
+from tests.queries.conftest import Finished
+
+WHOLE = ("/exceptions", "/reconciliation", "/plans")
+PAGES = ("/", "/corrections", "/documents", "/exceptions", "/reconciliation", "/trace", "/plans")
+
+
+def rows_of(text: str, table: str) -> list[str]:
+    """Return the rows of the body of the table with that id."""
+    body = text.split(f'<table id="{table}"', 1)[1].split("<tbody>", 1)[1].split("</tbody>", 1)[0]
+    return re.findall(r"<tr>.*?</tr>", body, re.DOTALL)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_each_page_shows_and_names_itself_in_the_navigation(log_in: LogIn, path: str) -> None:
+    answer = log_in().get(path)
+    assert answer.status_code == 200, answer.text
+    assert f'<a href="{path}" aria-current="page">' in answer.text
+    assert answer.text.count("<h1>") == 1
+    assert "None" not in re.sub(r"<[^>]*>", " ", answer.text)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_without_a_session_each_page_leads_to_the_login_and_back(log_in: LogIn, path: str) -> None:
+    client = log_in()
+    client.cookies.clear()
+    answer = client.get(path)
+    assert answer.status_code == 303
+    assert answer.headers["location"].startswith("/login")
+
+
+def test_the_intake_adds_up(log_in: LogIn, finished: Finished) -> None:
+    text = log_in().get("/").text
+    steps = re.findall(r'<div class="step"><span>([^<]+)</span>.*?<span class="amount">([\d,]+) ', text, re.DOTALL)
+    events = {name: int(count.replace(",", "")) for name, count in steps}
+    assert events["read"] == sum(count for name, count in events.items() if name != "read") > 0
+    stored = finished.stores.rows("SELECT count() AS n FROM @usage_events_current")[0]["n"]
+    assert events["accepted"] == stored
+
+
+def test_documents_are_those_of_the_ledger_page_by_page(log_in: LogIn, finished: Finished) -> None:
+    client = log_in()
+    found: list[str] = []
+    address = "/documents"
+    while address:
+        text = client.get(address).text
+        found += re.findall(r'<td class="key"><a href="/documents/([A-Z2-7]{16})">', text)
+        following = re.search(r'href="([^"]+)" rel="next"', text)
+        address = following.group(1).replace("&amp;", "&") if following else ""
+    known = {row["key"] for row in finished.stores.rows("SELECT key FROM @financial_documents_current")}
+    assert len(found) == len(set(found))
+    assert set(found) == known
+
+
+def test_a_file_holds_the_same_documents_exactly(log_in: LogIn, finished: Finished) -> None:
+    client = log_in()
+    rows = list(csv.DictReader(io.StringIO(client.get("/documents?format=csv").text)))
+    totals = {row["key"]: Decimal(row["total"]) for row in rows}
+    known = {
+        row["key"]: row["total"] for row in finished.stores.rows("SELECT key, total FROM @financial_documents_current")
+    }
+    assert totals == known
+    frame = pl.read_parquet(io.BytesIO(client.get("/documents?format=parquet").content))
+    assert sorted(frame["key"]) == sorted(known)
+
+
+def test_a_document_leads_down_to_its_events_and_everything_ties(log_in: LogIn, finished: Finished) -> None:
+    client = log_in()
+    key = finished.stores.rows("SELECT key FROM @financial_documents_current ORDER BY total DESC LIMIT 1")[0]["key"]
+    text = client.get(f"/documents/{key}").text
+    assert "amounts tie" in text
+    assert "do not tie" not in text
+    assert client.get(f"/explain?document={key}").text.count("differs") == 0
+    assert client.get("/trace", params={"q": key}).headers["location"] == f"/documents/{key}"
+
+
+def test_an_event_is_traced_to_its_document(log_in: LogIn, finished: Finished) -> None:
+    event = finished.stores.rows(
+        "SELECT source, id, tenant FROM @usage_events_current WHERE type = 'llm.completion' AND tenant = 'acme' LIMIT 1"
+    )[0]
+    text = log_in().get("/trace", params={"q": event["id"]}).text
+    assert "Accepted and booked" in text
+    assert re.search(r"In document [A-Z2-7]{16}", text)
+    assert "Booked in the ERP" in text
+
+
+def test_corrections_are_the_late_and_voided_rows(log_in: LogIn, finished: Finished) -> None:
+    client = log_in()
+    rows = list(csv.DictReader(io.StringIO(client.get("/corrections?from=2026-11-20T00:00Z&format=csv").text)))
+    stored = finished.stores.rows(
+        "SELECT count() AS n, sum(amount) AS amount FROM @rated_usage_current WHERE status = 'sealed'"
+        " AND line_kind IN ('late_usage', 'void')"
+    )[0]
+    assert len(rows) == stored["n"] > 0
+    assert sum(Decimal(row["amount"]) for row in rows) == stored["amount"]
+    assert all(row["document"] for row in rows)
+
+
+def test_reconciliation_is_green_link_by_link_and_remembered(log_in: LogIn) -> None:
+    client = log_in()
+    first = client.get("/reconciliation").text
+    assert "Everything agrees" in first
+    assert '<li class="bad">' not in first
+    assert first.count('<li class="good">') == 5
+    assert "Not run since this service started" not in client.get("/").text
+
+
+def test_exceptions_are_previewed_and_resolved_with_a_reason(log_in: LogIn, finished: Finished) -> None:
+    client = log_in("operator")
+    group = groups(finished.stores)[0]
+    form = {"key": group.key, "act": "resolve", "reason": "known since the release of Monday"}
+    preview = client.post("/exceptions", data=form | {"dry_run": "1"}).text
+    assert "nothing was changed" in preview
+    assert group.key in {one.key for one in groups(finished.stores)}
+    done = client.post("/exceptions", data=form).text
+    assert "marked as seen to" in done
+    assert group.key not in {one.key for one in groups(finished.stores)}
+    assert client.post("/exceptions", data=form | {"reason": " "}).status_code == 400
+
+
+def test_who_may_only_look_cannot_act(log_in: LogIn, finished: Finished) -> None:
+    client = log_in("viewer")
+    group = groups(finished.stores)[0]
+    form = {"key": group.key, "act": "resolve", "reason": "no"}
+    assert client.post("/exceptions", data=form).status_code == 403
+    key = finished.stores.rows("SELECT key FROM @financial_documents_current LIMIT 1")[0]["key"]
+    assert client.post(f"/documents/{key}", data={"act": "reverse", "reason": "no"}).status_code == 403
+    text = client.get(f"/documents/{key}").text
+    assert "data-dialog" not in text
+
+
+def test_a_form_of_another_site_is_refused(log_in: LogIn, finished: Finished) -> None:
+    client = log_in()
+    group = groups(finished.stores)[0]
+    answer = client.post(
+        "/exceptions", data={"key": group.key, "act": "resolve", "reason": "x"}, headers={"Origin": "http://evil.test"}
+    )
+    assert answer.status_code == 403
+    assert group.key in {one.key for one in groups(finished.stores)}
+
+
+def test_a_document_is_reversed_once(log_in: LogIn, finished: Finished) -> None:
+    client = log_in("approver")
+    key = finished.stores.rows("SELECT key FROM @financial_documents_current ORDER BY total DESC LIMIT 1")[0]["key"]
+    form = {"act": "reverse", "reason": "billed to the wrong customer"}
+    assert "nothing was changed" in client.post(f"/documents/{key}", data=form | {"dry_run": "1"}).text
+    first = client.post(f"/documents/{key}", data=form)
+    again = client.post(f"/documents/{key}", data=form)
+    assert first.status_code == again.status_code == 303
+    assert first.headers["location"] == again.headers["location"]
+    assert "reversal" in client.get(first.headers["location"]).text
+    assert "billed to the wrong customer" in client.get(f"/documents/{key}").text
+
+
+def test_plans_and_what_if_on_booked_usage(log_in: LogIn) -> None:
+    client = log_in("viewer")
+    text = client.get("/plans?plan=payg").text
+    assert "input_gpt_4" in text
+    same = re.search(r"<textarea name=\"text\"[^>]*>(.*?)</textarea>", text, re.DOTALL)
+    assert same is not None
+    plain = same.group(1).replace("&#39;", "'").replace("&#34;", '"').replace("&gt;", ">").replace("&amp;", "&")
+    unchanged = client.post("/plans?plan=payg", data={"text": plain, "from": "", "to": ""}).text
+    assert "Change per customer" in unchanged
+    dearer = client.post(
+        "/plans?plan=payg", data={"text": plain.replace("'0.03'", "'0.06'"), "from": "", "to": ""}
+    ).text
+    assert "+" in dearer.split("Change per customer", 1)[1]
+    wrong = client.post("/plans?plan=payg", data={"text": "plans: 3", "from": "", "to": ""})
+    assert wrong.status_code == 200
+    assert "This cannot be rated" in wrong.text
+
+
+@pytest.mark.parametrize("path", WHOLE)
+def test_a_token_of_single_tenants_does_not_see_what_concerns_all(log_in: LogIn, path: str) -> None:
+    assert log_in("admin", "acme").get(path).status_code == 403
+
+
+def test_a_token_of_single_tenants_sees_its_own_only(log_in: LogIn, finished: Finished) -> None:
+    client = log_in("viewer", "globex")
+    text = client.get("/documents").text
+    customers = set(re.findall(r"</time></td><td>([a-z-]+)<div", text))
+    assert customers == {"globex"}
+    other = finished.stores.rows("SELECT key FROM @financial_documents_current WHERE customer = 'acme' LIMIT 1")[0][
+        "key"
+    ]
+    assert client.get(f"/documents/{other}").status_code == 404
+    assert client.get(f"/explain?document={other}").status_code == 404
+    event = finished.stores.rows("SELECT source, id FROM @usage_events_current WHERE tenant = 'acme' LIMIT 1")[0]
+    found = client.get("/trace", params={"id": event["id"], "source": event["source"]}).text
+    assert "Nothing has this id" in found
+    late = client.get("/corrections?from=2026-11-20T00:00Z").text
+    assert set(re.findall(r"</span></td><td>([a-z-]+)</td>", late)) <= {"globex"}
+    assert client.get("/").headers["location"] == "/usage"
+
+
+def test_live_figures_arrive_as_events(log_in: LogIn) -> None:
+    with log_in().stream("GET", "/live") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        for line in answer.iter_lines():
+            if line.startswith("data:"):
+                assert '"watermark"' in line
+                break
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/documents?after=x", "/documents?kind=none", "/corrections?from=yesterday", "/trace?q=%00", "/exceptions?age=9",
+     "/corrections?from=2026-11-02&to=2026-11-01", "/explain", "/documents?format=xml"],
+)  # fmt: skip
+def test_a_wrong_address_says_what_is_wrong(log_in: LogIn, address: str) -> None:
+    answer = log_in().get(address)
+    assert answer.status_code == 400
+    assert "Request <code>" in answer.text
