@@ -17,7 +17,7 @@ from starlette.routing import Route
 from console.pages.formats import STATES, ago, count, minute, when
 from console.problems import Problem, of_error
 from console.services import Services
-from queries.overview import books, last_arrival, rate_per_s
+from queries.standing import books, last_arrival, rate_per_s
 from queries.stores import Stores
 
 PATH: Final = "/live"

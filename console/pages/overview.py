@@ -10,8 +10,8 @@ from console.pages import live
 from console.pages.base import Page, Values, Visit
 from console.reconciling import LastReport
 from queries import exceptions
-from queries.overview import OUTCOMES, Intake, chart_of, intake, last_arrival
-from queries.overview import books as books_of
+from queries.standing import OUTCOMES, Intake, chart_of, intake, last_arrival
+from queries.standing import books as books_of
 from queries.stores import Stores
 
 _DAY: Final = timedelta(days=1)
