@@ -109,6 +109,16 @@ def reverse(key: Key, name: Name = "", reason: Reason = "") -> None:
     )
 
 
+@app.command("drop-draft")
+def drop_draft(key: Key, name: Name = "", reason: Reason = "") -> None:
+    """Book that a draft invoice, deleted in the ERP, bills nothing: its usage is unbilled again."""
+    from cli.erp_drafts import drop  # noqa: PLC0415
+
+    why = _needed(reason)
+    with open_ledger() as (engine, history):
+        drop(engine, history, key, who(name), why)
+
+
 @app.command("close-period")
 def close_period(entity: EntityName, period: PeriodName, name: Name = "", reason: Reason = "") -> None:
     """Record that an accounting period is closed: from the next hour on, its usage is a correction in the next one."""

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.context import context
-from cli.output import emit, key_values, progress, table
-from core.errors import InvalidRequest
+from cli.erp_drafts import settle_drafts
+from cli.output import emit, key_values, note, progress, table
+from core.errors import InvalidRequest, Unreachable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -98,14 +99,17 @@ def invoice(
 ) -> None:
     """Make the invoices that are due: per contract and billing period, what is accrued and not invoiced yet.
 
-    Running it again makes none twice. The poster brings them into the ERP. The exit code is 0 only if no contract
-    with something to invoice had to wait because it is not ready.
+    Draft invoices are read from the ERP first: what a person changed there counts. Running it again makes none twice.
+    The poster brings them into the ERP. The exit code is 0 only if no contract with something to invoice had to wait
+    because it is not ready.
     """
     from cli.erp import open_ledger, who  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
     from sinks.ledger import invoicing  # noqa: PLC0415
 
     with open_ledger() as (engine, history):
+        if not dry_run:
+            _settle(engine, history, entity)
         readiness = {(one.customer, one.contract): one for one in _readiness(engine, history)}
         with progress("Invoicing", None) as advance:
             lines = []
@@ -140,6 +144,18 @@ def invoice(
     emit(data, table(title, columns, rows, ("net",)) if rows else "nothing is due")
     if not_ready:
         raise typer.Exit(1)
+
+
+def _settle(engine: "Engine", history: "History", entity: str) -> None:
+    """Book what was changed in drafts; an ERP that does not answer is no reason to wait: the next run takes it."""
+    try:
+        settled = settle_drafts(engine, history, entity)
+    except Unreachable as error:
+        note(f"draft invoices could not be read, so their changes go on a later invoice: {error}")
+        return
+    changed = sum(bool(one.adjustment) for one in settled)
+    if settled:
+        note(f"{len(settled)} draft invoices are posted in the ERP by now, {changed} of them with changes")
 
 
 def _invoice_plain(line: object) -> dict[str, object]:

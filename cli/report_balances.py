@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.context import context
+from cli.erp_drafts import settle_drafts
 from cli.output import emit, table
 from core.errors import InvalidRequest
 
@@ -29,7 +30,7 @@ WithErp = Annotated[bool, typer.Option("--erp", help="Compare the balances with 
 
 
 def unbilled(period: Period = "", entity: EntityName = "", customer: CustomerName = "", erp: WithErp = False) -> None:
-    """Show unbilled per customer: opening + accrued + corrections + invoiced + reversed = closing, and its age.
+    """Show unbilled per customer: opening + accrued + corrections + invoiced + adjusted + reversed = closing.
 
     `ahead` is revenue that is not billable yet; closing + ahead is the balance of the unbilled accounts. With --erp it
     is compared with the ERP's, per customer and per account; the exit code is 0 only if they agree.
@@ -41,6 +42,8 @@ def unbilled(period: Period = "", entity: EntityName = "", customer: CustomerNam
     from sinks.ledger.invoice_lines import UNBILLED  # noqa: PLC0415
 
     with open_ledger() as (engine, history):
+        if erp:
+            settle_drafts(engine, history, entity)
         with read(engine) as connection:
             found = reports.movements(connection, entity, customer)
             rolls = reports.roll_forward(found, period or _FIRST, period or _LAST, SystemClock().now())
@@ -93,7 +96,10 @@ def deferred(period: Period = "", entity: EntityName = "", customer: CustomerNam
     _check([], [one for one in by_customer if one.difference and one not in sold])
 
 
-_UNBILLED_SUMS = ("opening", "accrued", "corrections", "invoiced", "reversed", "closing", "ahead", "balance")
+_UNBILLED_SUMS = (
+    *("opening", "accrued", "corrections", "invoiced", "adjusted", "reversed", "closing"),
+    *("ahead", "balance"),
+)
 _DEFERRED_SUMS = ("opening", "deferred", "recognised", "reversed", "closing", "drawn", "expired", "balance")
 
 

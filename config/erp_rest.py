@@ -12,7 +12,7 @@ from config.erp_options import HttpUrl, RestAuth, Timeout
 POSTING_FIELDS: Final = frozenset(
     {
         "key", "digest", "company", "entity", "currency", "accounting_period", "posting_date", "booked_day", "kind",
-        "description", "customer", "reverses", "trace_url", "attempt_id", "documents", "lines",
+        "description", "customer", "reverses", "trace_url", "attempt_id", "documents", "lines", "state",
     }
 )  # fmt: skip
 LINE_FIELDS: Final = frozenset(
@@ -129,6 +129,14 @@ class EntryFields(Model):
     """What `side` says for a debit."""
     debit: Where | None = None
     credit: Where | None = None
+    state: Where | None = None
+    """For an ERP that keeps invoices as drafts where `submit` says `{state}`: whether this one still is."""
+    draft_states: tuple[str, ...] = ("draft",)
+    void_states: tuple[str, ...] = ("void", "cancelled")
+    """A draft that was given up: nothing of it is in the books."""
+    changed_by: Where | None = None
+    changed_at: Where | None = None
+    """Who changed a draft last and when, RFC 3339; for the record of the adjustment."""
 
     @model_validator(mode="after")
     def _amounts(self) -> "EntryFields":
@@ -224,6 +232,8 @@ class RestOptions(Model):
         accepts = any(rule.outcome == "accepted" for rule in self.outcomes)
         if accepts != (self.poll is not None) or (self.poll is not None) != bool(self.poll_outcomes):
             yield "an outcome `accepted` needs `poll` and `poll_outcomes`, and they need it"
+        if self.poll is not None and self.entry.state is not None:
+            yield "drafts (`entry.state`) cannot be told from posted entries where the ERP answers with jobs"
         if any(rule.outcome == "accepted" and rule.job is None for rule in self.outcomes):
             yield "outcome accepted of a submit needs `job`: where the job's id is"
 

@@ -47,11 +47,11 @@ def after_submit(row: Stored, outcome: Outcome, now: datetime, wait_s: float) ->
     if isinstance(outcome, Posted) and not outcome.number:
         outcome = Unknown("the ERP answered success without a number of its own")
     match outcome:
-        case Posted(number, reference, tax=tax):
-            digest = row.posting.digest
+        case Posted(number, reference, tax=tax, draft=draft):
             return Change(
-                row.key, postings.POSTED, number=number, reference=reference, digest=digest, outcome=name, tax=tax
-            )
+                row.key, postings.POSTED, number=number, reference=reference, digest=row.posting.digest, outcome=name,
+                tax=tax, draft=draft,
+            )  # fmt: skip
         case Accepted(job):
             return Change(row.key, postings.ACCEPTED, job=job, due_at_ms=_later_ms(now, POLL_S), outcome=name)
         case Rejected(reason, text, raw):
@@ -87,7 +87,9 @@ def after_lookup(
         if entry.digest and entry.digest != row.posting.digest:
             detail = f"the ERP has {entry.number} under this key with digest {entry.digest}"
             return Change(row.key, postings.CONFLICT, reason="conflict", detail=detail)
-        return Change(row.key, postings.POSTED, number=entry.number, digest=row.posting.digest, tax=entry.tax)
+        return Change(
+            row.key, postings.POSTED, number=entry.number, digest=row.posting.digest, tax=entry.tax, draft=entry.draft
+        )
     lookups = row.lookups + 1
     settled = to_ms(now) - row.submitted_at_ms >= capabilities.settle_window_s * 1000
     if not settled or lookups < capabilities.settle_lookups:

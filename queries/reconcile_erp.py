@@ -8,21 +8,30 @@ from config.revision import History
 from queries.reconcile import Break, Check, Span
 from queries.stores import Stores, minute_of
 from sinks.erp.port import ErpPort
-from sinks.ledger import read_back
+from sinks.ledger import drafts, read_back
 
 Adapters = Callable[[EntityErp], ErpPort]
 
 
 def checks(stores: Stores, span: Span, adapters: Adapters, now: datetime) -> Iterator[Check]:
-    """Yield two checks per ERP. Marks postings RECONCILED or MISMATCHED, and raises or resolves exceptions.
+    """Yield two checks per ERP.
+
+    Books what people changed in draft invoices, marks postings RECONCILED or MISMATCHED, raises or resolves exceptions.
 
     :raises Unreachable: an ERP does not answer.
     """
     first, end = minute_of(span.begins) // 60, minute_of(span.ends) // 60
     for adapter, entities in books(stores.history, adapters):
         names = ", ".join(entities)
+        settled = drafts.settle(stores.engine, adapter, entities, now)
+        waiting = len(drafts.open_drafts(stores.engine, adapter.name, entities))
         entries = Check(f"the ERP's entries are our postings ({names})", "postings", adapter.name)
         days = read_back.days_of(stores.engine, adapter.name, first, end)
+        changed = sum(bool(one.adjustment) for one in settled)
+        if waiting or changed:
+            entries.note = (
+                f"{waiting} invoices wait there as drafts, in no balance; {changed} were changed, and adjusted"
+            )
         result = read_back.read_back(stores.engine, adapter, entities, days, now)
         entries.groups = result.compared
         for finding in result.findings:

@@ -13,6 +13,8 @@ class Posted:
     replayed: bool = False
     tax: Decimal | None = None
     """For an invoice: the tax the ERP computed."""
+    draft: bool = False
+    """An invoice that waits for a person in the ERP: it is in no balance yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
+from sinks.erp.entries import ErpEntry, Issue, MasterData, NetLine, Record, Window
 from sinks.erp.outcomes import Accepted, Conflict, NotSent, Outcome, Posted, Rejected, Throttled, Unknown
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "InvoiceLine",
     "Issue",
     "MasterData",
+    "NetLine",
     "NotSent",
     "Outcome",
     "Posted",
@@ -240,62 +242,6 @@ def _invoice(plain: dict[str, Any]) -> Invoice:
         for line in plain["lines"]
     )
     return Invoice(plain["party"], plain["reference"], lines, plain["credits"])
-
-
-# --- what is read back ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """What preflight found missing for one posting, before anything was sent."""
-
-    key: str
-    reason: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ErpEntry:
-    """One entry as the ERP holds it. `digest` is empty where the ERP cannot keep one."""
-
-    key: str
-    number: str
-    digest: str
-    currency: str = ""
-    posting_date: date | None = None
-    lines: tuple[tuple[str, Decimal], ...] = ()
-    """(account as the ERP names it, signed amount, debit positive); empty where lines cannot be read."""
-    tax: Decimal | None = None
-    """For an invoice: the tax in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One party, account, currency or period as the ERP has it. `code` is what the configuration names."""
-
-    kind: Literal["party", "account", "currency", "period"]
-    code: str
-    """For a period its name as ours, `YYYY-MM`."""
-    name: str = ""
-    active: bool = True
-    """A party or account that may be posted to; a period that is open."""
-
-
-@dataclass(frozen=True, slots=True)
-class MasterData:
-    """What the ERP has for one company."""
-
-    records: tuple[Record, ...]
-    authoritative: frozenset[str] = frozenset()
-    """Kinds of which the ERP must have what is posted to; of others it takes anything (as the journal does)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Booked days to read back, both included (UTC)."""
-
-    first: date
-    last: date
 
 
 class ErpPort(Protocol):

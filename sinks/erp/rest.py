@@ -89,10 +89,17 @@ class RestAdapter:
             if outcomes and self._monotonic_s() > until_s:
                 break
             outcome = self._problem(posting) or self._known(posting) or self._book(posting, attempt_id)
+            if isinstance(outcome, Posted) and not outcome.replayed and self._asks_draft(posting):
+                outcome = replace(outcome, draft=True)
             outcomes.append(outcome)
             if isinstance(outcome, NotSent | Throttled | Unknown):
                 break
         return outcomes + [NotSent("not reached") for _ in postings[len(outcomes) :]]
+
+    def _asks_draft(self, posting: Posting) -> bool:
+        """Tell whether the template asks for a draft, where drafts can be read back."""
+        asked = posting.invoice is not None and posting.extra.get("state") == "draft"
+        return asked and self._options.entry.state is not None
 
     def _known(self, posting: Posting) -> Outcome | None:
         """Return the outcome of a posting the ERP has already."""
@@ -109,7 +116,7 @@ class RestAdapter:
         (entry,) = found
         if entry.digest and entry.digest != posting.digest:
             return Conflict(entry.number, entry.digest)
-        return Posted(entry.number, replayed=True)
+        return Posted(entry.number, replayed=True, draft=entry.draft)
 
     def _book(self, posting: Posting, attempt_id: str) -> Outcome:
         submit = self._options.submit

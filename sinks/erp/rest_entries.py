@@ -1,6 +1,7 @@
 """Entries in answers of a generic ERP: pure. Several rows may be the lines of one entry."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final
@@ -8,7 +9,7 @@ from typing import Any, Final
 from config.erp_rest import EntryFields, Place
 from core.errors import Unreachable
 from sinks.erp.port import ErpEntry
-from sinks.erp.rest_template import date_or_none, decimal_or_none, find, walk
+from sinks.erp.rest_template import date_or_none, decimal_or_none, find, moment_or_none, walk
 
 ROWS: Final = "."
 """As `entry.lines`: each item is one line, and items of one number are one entry."""
@@ -45,7 +46,10 @@ def entries(fields: EntryFields, rows: Iterable[Any]) -> Iterator[tuple[ErpEntry
                 digest=_optional(fields.digest, row),
                 currency=_optional(fields.currency, row),
                 posting_date=date_or_none(_optional(fields.date, row)),
-                lines=lines,
+                lines=() if (state := _optional(fields.state, row)) in fields.void_states else lines,
+                draft=bool(state) and state in fields.draft_states,
+                changed_by=_optional(fields.changed_by, row),
+                changed_at=moment_or_none(_optional(fields.changed_at, row)),
             ),
             date_or_none(_optional(fields.day, row)),
         )
@@ -54,7 +58,7 @@ def entries(fields: EntryFields, rows: Iterable[Any]) -> Iterator[tuple[ErpEntry
 
 
 def _joined(entry: ErpEntry, lines: tuple[tuple[str, Decimal], ...]) -> ErpEntry:
-    return ErpEntry(entry.key, entry.number, entry.digest, entry.currency, entry.posting_date, entry.lines + lines)
+    return replace(entry, lines=entry.lines + lines)
 
 
 def _optional(place: Place | None, row: Any) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 from urllib.parse import quote
@@ -34,6 +34,7 @@ def posting_values(posting: Posting, attempt_id: str) -> dict[str, Any]:
         "trace_url": posting.trace_url or None,
         "attempt_id": attempt_id,
         "documents": list(posting.document_keys),
+        "state": posting.extra.get("state", "posted"),
     }
 
 
@@ -126,6 +127,15 @@ def decimal_or_none(text: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return amount if amount.is_finite() else None
+
+
+def moment_or_none(text: str) -> datetime | None:
+    """Return a time; one without a zone is UTC."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def date_or_none(text: str) -> date | None:

@@ -1,12 +1,23 @@
 """Postings as our Tryton module takes them, and its answers as outcomes and entries: pure."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from config.erp_options import TrytonOptions
 from core.errors import Unreachable
-from sinks.erp.port import Conflict, ErpEntry, Invoice, Outcome, Posted, Posting, PostingLine, Rejected, Unknown
+from sinks.erp.port import (
+    Conflict,
+    ErpEntry,
+    Invoice,
+    NetLine,
+    Outcome,
+    Posted,
+    Posting,
+    PostingLine,
+    Rejected,
+    Unknown,
+)
 from sinks.ledger.times import MS_PER_HOUR, to_datetime
 
 MOVE: Final = "account.move"
@@ -104,7 +115,13 @@ def outcome(row: dict[str, Any], model: str) -> Outcome:
     if not row["number"] or (model == MOVE and row["state"] != "posted"):
         return Unknown(f"Tryton says the entry is {row['state']!r} with number {row['number']!r}")
     tax = Decimal(row["tax"]) if row.get("tax") is not None else None
-    return Posted(str(row["number"]), f"{model},{row['id']}", replayed=bool(row["replayed"]), tax=tax)
+    reference = f"{model},{row['id']}"
+    return Posted(str(row["number"]), reference, bool(row["replayed"]), tax=tax, draft=bool(row.get("draft")))
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return a time of Tryton's: it writes UTC, without saying so."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC) if text else None
 
 
 def entry(row: dict[str, Any]) -> ErpEntry:
@@ -118,9 +135,13 @@ def entry(row: dict[str, Any]) -> ErpEntry:
             number=str(row["number"]),
             digest=row["digest"] or "",
             currency=row["currency"],
-            posting_date=date.fromisoformat(row["date"]),
+            posting_date=date.fromisoformat(row["date"]) if row["date"] else None,
             lines=tuple((account, Decimal(amount)) for account, amount, _ in row["lines"]),
             tax=Decimal(row["tax"]) if row.get("tax") is not None else None,
+            draft=bool(row.get("draft")),
+            net=tuple(NetLine(place or 0, account, Decimal(amount)) for place, account, amount in row.get("net", ())),
+            changed_by=row.get("changed_by") or "",
+            changed_at=_moment(row.get("changed_at")),
         )
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         message = f"Tryton's entry cannot be read: {error!r}"

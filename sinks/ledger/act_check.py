@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, select
 
 from sinks.ledger import acts, documents, tables
 from sinks.ledger.act_documents import ActDocument, When, reversal_of
+from sinks.ledger.adjustments import AdjustmentAct, adjustment_of
 from sinks.ledger.database import read
 from sinks.ledger.invoice_lines import InvoiceAct, invoice_of
 from sinks.ledger.reversal import REASON_CODE
@@ -35,6 +36,11 @@ def _made(connection: Connection) -> Iterator[ActDocument]:
         again = invoice_of(parameters, [*_flow(connection, parameters), *_load(connection, act.content["after"])])
         if again is not None:
             yield again
+    for act in acts.of_kind(connection, acts.ADJUSTMENT):
+        edited = AdjustmentAct(**act.content)
+        adjusted = adjustment_of(edited, _load(connection, list(edited.documents)))
+        if adjusted is not None:
+            yield adjusted
 
 
 def _load(connection: Connection, keys: list[str]) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from sinks.ledger.times import to_ms
 APPROVAL: Final = "approval"
 REVERSAL: Final = "reversal"
 INVOICE: Final = "invoice"
+ADJUSTMENT: Final = "adjustment"
 
 _TABLE = tables.acts
 

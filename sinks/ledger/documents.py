@@ -25,8 +25,8 @@ NOT_POSTED_ZERO: Final = "NOT_POSTED_ZERO"
 FLOW: Final = "flow"
 """Origin of documents the metering flow made: a replay of the streams makes them again."""
 ACT: Final = "act"
-"""Origin of documents that follow from a recorded act of a person: a reversal, an invoice run."""
-ACT_KINDS: Final = ("reversal", "invoice", "credit_note")
+"""Origin of documents that follow from a recorded act: a reversal, an invoice run, an edited draft."""
+ACT_KINDS: Final = ("reversal", "invoice", "credit_note", "adjustment")
 """Kinds of such documents: what is in them is in other documents already, not in rated rows."""
 
 _TABLE = tables.documents

@@ -19,6 +19,8 @@ from sinks.ledger.approval_policy import signed
 UNBILLED: Final = ("unbilled_receivable", "contract_asset")
 RECEIVABLE: Final = "accounts_receivable"
 KIND: Final = "invoice"
+ADJUSTMENT: Final = "adjustment"
+"""What a person took off a draft in the ERP, or put on it: it was invoiced otherwise than we said."""
 
 
 class Chain(NamedTuple):
@@ -85,11 +87,14 @@ def tally(documents: Iterable[Mapping[str, Any]], before_hour: int) -> dict[Chai
                 if not is_unbilled(line):
                     continue
                 chain = chain_of(line)
-                if line["kind"] == KIND:
+                if line["kind"] in (KIND, ADJUSTMENT):
                     one = found.setdefault(chain, Tally())
                     one.invoiced -= signed(line)
                     one.quantity -= _quantity(line)
-                    invoiced_until[chain] = max(invoiced_until.get(chain, hour), hour)
+                    if line["kind"] == ADJUSTMENT:
+                        accruals.append((chain, hour, line))
+                    else:
+                        invoiced_until[chain] = max(invoiced_until.get(chain, hour), hour)
                 elif hour < before_hour:
                     one = found.setdefault(chain, Tally())
                     one.accrued += signed(line)

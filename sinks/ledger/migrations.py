@@ -107,12 +107,20 @@ _0005: Final = (
     actor TEXT NOT NULL, reason TEXT NOT NULL, sealed_at_ms BIGINT NOT NULL, UNIQUE (entity, accounting_period))""",
 )
 
+_0006: Final = (
+    # Invoices that wait for a person in the ERP. Until now only Tryton left any, under numbers of this form.
+    "ALTER TABLE erp_entries ADD COLUMN draft INTEGER NOT NULL DEFAULT 0",
+    "UPDATE erp_entries SET draft = 1 WHERE adapter = 'tryton' AND substr(number, 1, 6) = 'draft '",
+    "CREATE INDEX erp_entries_draft ON erp_entries (adapter) WHERE draft = 1",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("0001_initial", _0001),
     ("0002_erp", _0002),
     ("0003_invoices", _0003),
     ("0004_console", _0004),
     ("0005_seals", _0005),
+    ("0006_drafts", _0006),
 )
 
 

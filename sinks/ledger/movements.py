@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, FromClause, Join, and_, outerjoin, select
 
 from sinks.ledger import documents, tables
 from sinks.ledger.postings import BOOKED
 
-_DOCUMENTS, _POSTINGS = tables.documents, tables.postings
+_DOCUMENTS, _POSTINGS, _ENTRIES = tables.documents, tables.postings, tables.erp_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Booked:
     posting: str
     """Key of its posting, or empty."""
     in_erp: bool
-    """Whether the ERP's balances have it."""
+    """Whether the ERP's balances have it: a draft is in none."""
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -35,15 +35,22 @@ class Booked:
         return self.entity, self.customer, self.currency
 
 
+def with_entry(joined: FromClause) -> Join:
+    """Join to postings the entry that each is in the ERP's books by."""
+    entry, posting = _ENTRIES.c, _POSTINGS.c
+    same = and_(entry.adapter == posting.adapter, entry.posting_key == posting.key, entry.number == posting.erp_number)
+    return outerjoin(joined, _ENTRIES, same)
+
+
 def booked_documents(
     connection: Connection, entity: str = "", customer: str = "", *, by_posting: bool = False
 ) -> Iterator[Booked]:
     """Yield every document that counts, in order of the booked hour, or of the posting."""
     table = _DOCUMENTS.c
-    joined = _DOCUMENTS.outerjoin(_POSTINGS, _POSTINGS.c.key == table.posting_key)
+    joined = with_entry(_DOCUMENTS.outerjoin(_POSTINGS, _POSTINGS.c.key == table.posting_key))
     query = (
         select(table.entity, table.customer, table.currency, table.accounting_period, table.booked_hour, table.kind,
-               table.json, table.posting_key, _POSTINGS.c.state)
+               table.json, table.posting_key, _POSTINGS.c.state, _ENTRIES.c.draft)
         .select_from(joined)
         .where(table.state.in_((documents.PENDING, documents.IN_POSTING)))
         .order_by(table.posting_key if by_posting else table.booked_hour, table.key)
@@ -55,5 +62,5 @@ def booked_documents(
     for row in connection.execute(query.execution_options(yield_per=1_000)):
         yield Booked(
             row.entity, row.customer, row.currency, row.accounting_period, row.booked_hour, row.kind,
-            orjson.loads(row.json)["lines"], row.posting_key or "", row.state in BOOKED,
+            orjson.loads(row.json)["lines"], row.posting_key or "", row.state in BOOKED and not row.draft,
         )  # fmt: skip

@@ -90,6 +90,8 @@ class Change:
     outcome: str = ""
     """Name of the outcome, for the attempt's record; empty when no attempt ended."""
     tax: Decimal | None = None
+    draft: bool = False
+    """An invoice that waits for a person in the ERP."""
 
 
 def entities_with_work(engine: Engine) -> list[str]:
@@ -280,6 +282,7 @@ def _record_entries(connection: Connection, adapter: str, changes: Iterable[Chan
             "reference": change.reference,
             "posted_at_ms": at_ms,
             "tax": change.tax,
+            "draft": int(change.draft),
         }
         for change in changes
         if change.state == POSTED

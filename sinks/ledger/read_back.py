@@ -10,13 +10,14 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Engine, and_, func, select, update
+from sqlalchemy import Engine, and_, func, or_, select, update
 
 from sinks.erp.port import ErpEntry, ErpPort, Posting, Window
-from sinks.ledger import exceptions, tables
+from sinks.ledger import drafts, exceptions, tables
+from sinks.ledger.adjustments import adjustment_key
 from sinks.ledger.amounts import exact
 from sinks.ledger.database import read, write
-from sinks.ledger.invoice_lines import RECEIVABLE
+from sinks.ledger.invoice_lines import ADJUSTMENT, RECEIVABLE
 from sinks.ledger.postings import BOOKED, MISMATCHED, POSTED, RECONCILED, Stored, stored
 from sinks.ledger.times import MS_PER_HOUR, to_datetime, to_ms
 
@@ -81,7 +82,9 @@ def read_back(engine: Engine, adapter: ErpPort, entities: Sequence[str], days: I
         missing = [key for key, row in ours.items() if key not in entries and row.state in BOOKED]
         for start in range(0, len(missing), _KEYS_PER_QUERY):
             entries |= {k: v for k, v in adapter.lookup(missing[start : start + _KEYS_PER_QUERY]).items() if v}
-        found = {key: compare(row, entries.get(key, []), adapter) for key, row in ours.items()}
+        invoices = [adjustment_key(key) for key, row in ours.items() if row.posting.invoice is not None]
+        adjusted = drafts.adjustments(engine, invoices)
+        found = {key: compare(row, entries.get(key, []), adapter, adjusted.get(key)) for key, row in ours.items()}
         _mark(engine, ours, found, now, result)
         _strangers(engine, [entries[key] for key in strangers], now, result)
     return result
@@ -94,41 +97,55 @@ def _postings_of(engine: Engine, adapter: str, entities: Sequence[str], day: dat
         _TABLE.c.entity.in_(list(entities)),
         _TABLE.c.booked_hour >= first,
         _TABLE.c.booked_hour < first + HOURS_PER_DAY,
+        _TABLE.c.kind != ADJUSTMENT,  # part of its invoice's entry
     )
     with read(engine) as connection:
         return {row.key: stored(row) for row in connection.execute(query)}
 
 
-def compare(row: Stored, entries: Sequence[ErpEntry], adapter: ErpPort) -> Finding | None:
-    """Compare one posting with the entries under its key; None if they agree. Pure but for the adapter's names."""
+def compare(
+    row: Stored, entries: Sequence[ErpEntry], adapter: ErpPort, adjusting: Posting | None = None
+) -> Finding | None:
+    """Compare one posting with the entries under its key; None if they agree. Pure but for the adapter's names.
+
+    :param adjusting: what a person changed in the draft before it was posted, booked by now.
+    """
     if row.state not in BOOKED:
         if not entries or row.state in ("SUBMITTED", "UNKNOWN", "ACCEPTED", "DUPLICATED", "CONFLICT"):
             return None  # the poster's own business: it looks these up
         numbers = ", ".join(entry.number for entry in entries)
         return Finding(UNEXPECTED, row.key, row.state, numbers, "somebody booked it by hand, or the ledger is older")
+    if not entries and adjusting is not None and not any(_expected(row.posting, adapter, adjusting).values()):
+        return None  # a draft that was given up
     if not entries:
         return Finding(DELETED, row.key, row.number, "no entry", "the entry was deleted in the ERP")
     if len(entries) > 1:
         numbers = ", ".join(entry.number for entry in entries)
         return Finding(DUPLICATED, row.key, row.number, numbers, "the entry was copied in the ERP: reverse the extras")
-    return _differs(row, entries[0], adapter)
+    return _differs(row, entries[0], adapter, adjusting)
 
 
-def _differs(row: Stored, entry: ErpEntry, adapter: ErpPort) -> Finding | None:
+def _expected(posting: Posting, adapter: ErpPort, adjusting: Posting | None) -> dict[str, Decimal]:
+    more = () if adjusting is None else adapter.expected(adjusting)
+    return by_account([*adapter.expected(posting), *more])
+
+
+def _differs(row: Stored, entry: ErpEntry, adapter: ErpPort, adjusting: Posting | None) -> Finding | None:
     posting = row.posting
+    is_persons = posting.invoice is not None and posting.extra.get("state") == "draft"
     checks: list[tuple[str, Any, Any]] = [("number", row.number, entry.number)]
     if entry.currency:
         checks.append(("currency", posting.currency, entry.currency))
-    if entry.posting_date is not None:
+    if entry.posting_date is not None and not is_persons:
         checks.append(("date", posting.posting_date, entry.posting_date))
     if entry.digest:
         checks.append(("digest", posting.digest, entry.digest))
     for name, ours, theirs in checks:
         if ours != theirs:
             return Finding(EDITED, row.key, f"{name} {ours}", f"{name} {theirs}", f"the {name} was edited in the ERP")
-    if not adapter.capabilities.reads_lines:
-        return None
-    ours, theirs = by_account(adapter.expected(posting)), by_account(entry.lines)
+    if not adapter.capabilities.reads_lines or entry.draft:
+        return None  # a draft may be changed until it is posted
+    ours, theirs = _expected(posting, adapter, adjusting), by_account(entry.lines)
     differences = {
         account: (ours.get(account, Decimal(0)), theirs.get(account, Decimal(0)))
         for account in sorted(ours.keys() | theirs.keys())
@@ -216,7 +233,7 @@ def _strangers(engine: Engine, groups: Sequence[Sequence[ErpEntry]], now: dateti
 def booked_totals(engine: Engine, adapter: ErpPort, entities: Sequence[str]) -> dict[tuple[str, str], Decimal]:
     """Return what all booked postings come to, by (account as the ERP names it, currency).
 
-    The tax that the ERP told of an invoice is owed too; it stands on the receivable.
+    The tax that the ERP told of an invoice is owed too; it stands on the receivable. A draft is in no balance.
     """
     entry, one = tables.erp_entries.c, _TABLE.c
     is_entry = (entry.adapter == one.adapter, entry.posting_key == one.key, entry.number == one.erp_number)
@@ -224,6 +241,7 @@ def booked_totals(engine: Engine, adapter: ErpPort, entities: Sequence[str]) -> 
         select(one.json, entry.tax)
         .select_from(_TABLE.outerjoin(tables.erp_entries, and_(*is_entry)))
         .where(one.adapter == adapter.name, one.entity.in_(list(entities)), one.state.in_(BOOKED))
+        .where(or_(entry.draft.is_(None), entry.draft == 0))
     )
     totals: dict[tuple[str, str], Decimal] = {}
     with read(engine) as connection, exact():

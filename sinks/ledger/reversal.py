@@ -18,9 +18,10 @@ from core.errors import InvalidRequest
 from sinks.erp.port import Invoice, Posting, PostingLine
 from sinks.ledger import acts, approval_policy, audit, closes, documents, exceptions, grouping, postings, tables
 from sinks.ledger.act_documents import ActDocument, When, lines_of, reversal_of
+from sinks.ledger.adjustments import OTHER, adjustment_key
 from sinks.ledger.database import write
 from sinks.ledger.grouping import Draft, Drafted, ErpNames, default_date, posting_key
-from sinks.ledger.invoice_lines import receivable_lines
+from sinks.ledger.invoice_lines import RECEIVABLE, receivable_lines
 from sinks.ledger.posting_creation import posting_row
 from sinks.ledger.times import MS_PER_HOUR, to_ms
 
@@ -63,11 +64,13 @@ def reverse(
         if entity is None:
             message = f"no configuration has the entity {row.entity}: put it back, its periods are needed"
             raise InvalidRequest(message)
-        original = Posting.from_json(row.json)
+        original, adjusting = Posting.from_json(row.json), _adjusting(connection, row)
         when = _when(entity, original.accounting_period, closes.load(connection), now)
         made = [reversal_of(one, when, REASON_CODE) for one in _documents(connection, row.key, key if alone else None)]
         posting = (
-            _of_document(entity, names, made[0], target, when) if alone else _of_posting(original, made, target, when)
+            _of_document(entity, names, made[0], target, when)
+            if alone
+            else _of_posting(original, adjusting, made, target, when)
         )
         lines = lines_of(one.plain for one in made)
         lines = receivable_lines(lines) or lines
@@ -92,6 +95,28 @@ def entity_of(engine: Engine, key: str) -> str:
     """
     with write(engine) as connection:
         return str(_subject(connection, key)[0].entity)
+
+
+def _adjusting(connection: Connection, row: Row[Any]) -> Posting | None:
+    """Return what a person changed in the draft that the posting was, or None.
+
+    :raises InvalidRequest: it is still a draft, or has lines that are none of ours.
+    """
+    entry = tables.erp_entries.c
+    draft = select(entry.draft).where(entry.posting_key == row.key, entry.draft == 1)
+    if connection.execute(draft).first() is not None:
+        message = (
+            f"{row.erp_number} is a draft in the ERP, in no books yet: cancel it there, and `meterbridge reconcile"
+            f" --erp` takes it back; if it was deleted, `meterbridge erp drop-draft {row.key} --reason TEXT`"
+        )
+        raise InvalidRequest(message)
+    query = select(_POSTINGS.c.json).where(_POSTINGS.c.key == adjustment_key(row.key))
+    text = connection.execute(query).scalar()
+    found = None if text is None else Posting.from_json(text)
+    if found is not None and any(line.account_role == OTHER for line in found.lines):
+        message = f"{row.erp_number} has lines that somebody added in the ERP: credit it there, as a whole"
+        raise InvalidRequest(message)
+    return found
 
 
 def _plain(when: When) -> dict[str, Any]:
@@ -122,15 +147,16 @@ def _when(entity: Entity, period: str, recorded: PeriodCloses, now: datetime) ->
 def _documents(connection: Connection, posting: str, only: str | None) -> list[dict[str, Any]]:
     table, members = tables.documents, tables.posting_documents
     query = select(table.c.json).join(members, members.c.document_key == table.c.key)
-    query = query.where(members.c.posting_key == posting).order_by(table.c.key)
+    query = query.where(members.c.posting_key.in_((posting, adjustment_key(posting)))).order_by(table.c.key)
     if only is not None:
         query = query.where(table.c.key == only)
     return [orjson.loads(text) for text in connection.execute(query).scalars()]
 
 
-def _of_posting(original: Posting, made: list[ActDocument], key: str, when: When) -> Posting:
-    """Return the opposite posting; an invoice is taken back by a credit note that names it."""
-    lines = tuple(_swapped(line) for line in original.lines)
+def _of_posting(original: Posting, adjusting: Posting | None, made: list[ActDocument], key: str, when: When) -> Posting:
+    """Return the opposite posting; an invoice is taken back by a credit note that names it, as it was edited."""
+    changed = () if adjusting is None else adjusting.lines
+    lines = tuple(_swapped(line) for line in (*original.lines, *changed))
     opposite = replace(
         original,
         key=key,
@@ -146,6 +172,10 @@ def _of_posting(original: Posting, made: list[ActDocument], key: str, when: When
     if original.invoice is None:
         return opposite
     given_back = tuple(replace(line, amount=-line.amount) for line in original.invoice.lines)
+    for line in changed:
+        if line.account_role != RECEIVABLE:
+            alike = next(one for one in given_back if one.account == line.account)
+            given_back += (replace(alike, text=f"{alike.text}, as it was edited", amount=line.signed),)
     credit = Invoice(original.invoice.party, key, given_back, original.key)
     return replace(opposite, kind="credit_note", reverses=None, invoice=credit)
 

@@ -158,6 +158,7 @@ erp_entries = Table(
     Column("reference", Text, nullable=False),
     Column("posted_at_ms", BigInteger, nullable=False),
     Column("tax", Amount),
+    Column("draft", Integer, nullable=False, default=0),
 )
 
 period_closes = Table(

@@ -1,6 +1,6 @@
 """Control reports over the subledger: unbilled roll-forward and ageing, prior-period corrections. Exact.
 
-Roll-forward per customer: opening + accrued + corrections + invoiced + reversed = closing. Everything is taken from
+Roll-forward per customer: opening + accrued + corrections + invoiced + adjusted + reversed = closing. All is taken from
 document lines on the unbilled accounts, by the accounting period the document is booked in. Revenue that only moves in
 time (`recognition`) is owed by nobody and is no part of it; where it stands on an unbilled account (a contract asset,
 or unbilled itself if the entity has none) it is `ahead`, and closing + ahead is the balance of those accounts.
@@ -20,7 +20,7 @@ from sinks.ledger import documents, tables
 from sinks.ledger.amounts import exact
 from sinks.ledger.approval_policy import signed
 from sinks.ledger.database import read
-from sinks.ledger.invoice_lines import KIND, UNBILLED, is_unbilled
+from sinks.ledger.invoice_lines import ADJUSTMENT, KIND, UNBILLED, is_unbilled
 from sinks.ledger.movements import booked_documents
 from sinks.ledger.times import MS_PER_HOUR, to_ms
 
@@ -41,7 +41,7 @@ class Movement:
     currency: str
     period: str
     kind: str
-    """`accrued`, `corrections`, `invoiced`, `reversed` or `ahead`."""
+    """`accrued`, `corrections`, `invoiced`, `adjusted`, `reversed` or `ahead`."""
     booked_hour: int
     amount: Decimal
     is_booked: bool
@@ -58,6 +58,8 @@ class Roll:
     accrued: Decimal = Decimal(0)
     corrections: Decimal = Decimal(0)
     invoiced: Decimal = Decimal(0)
+    adjusted: Decimal = Decimal(0)
+    """What people changed in draft invoices, in the ERP."""
     reversed: Decimal = Decimal(0)
     ahead: Decimal = Decimal(0)
     """Revenue to date that is not billable yet (less billable that was not revenue), at the end of the span."""
@@ -72,7 +74,7 @@ class Roll:
     def closing(self) -> Decimal:
         """Return the balance at the end of the span."""
         with exact():
-            return self.opening + self.accrued + self.corrections + self.invoiced + self.reversed
+            return self.opening + self.accrued + self.corrections + self.invoiced + self.adjusted + self.reversed
 
     @property
     def balance(self) -> Decimal:
@@ -106,6 +108,8 @@ def _kind(document_kind: str, line: dict[str, Any], period: str) -> str:
         return "invoiced"
     if document_kind == "reversal":
         return "reversed"
+    if line["kind"] == ADJUSTMENT:
+        return "adjusted"
     return "corrections" if (line.get("original_period") or period) != period else "accrued"
 
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from tests.sinks.erp.rest_store import Store, exact
+from tests.sinks.erp.rest_store import Refused, Store, exact
 
 Answer = tuple[int, Any, dict[str, str]]
 
@@ -217,13 +217,34 @@ class Plain(Erp):
             return self.balances(query.get("until", ""))
         if method == "GET":
             return self.search(query)
-        return 200, {"result": {"id": self.store.book(self.entry(body))}}, {}
+        if (match := re.fullmatch(r"/entries/(\d+)/(edit|post|cancel)", path)) is not None:
+            return self.person(int(match[1]), match[2], body)
+        number = self.store.book(self.entry(body))
+        state = "draft" if body.get("state") == "draft" and body.get("kind") in ("invoice", "credit_note") else "posted"
+        self.store.connection.execute("UPDATE entries SET state = ? WHERE id = ?", [state, number])
+        return 200, {"result": {"id": number}}, {}
+
+    def person(self, number: int, act: str, body: dict[str, Any]) -> Answer:
+        """Do what a person does with a draft, who says his name and the time."""
+        connection = self.store.connection
+        if not self.store.rows("SELECT id FROM entries WHERE id = ? AND state = 'draft'", number):
+            message = f"{number} is no draft"
+            raise Refused(message)
+        change = "UPDATE entries SET changed_by = ?, changed_at = ? WHERE id = ?"
+        connection.execute(change, [body["by"], body["at"], number])
+        for account, amount in body.get("amounts", {}).items():
+            query = "UPDATE lines SET amount = ? WHERE entry = ? AND account = ?"
+            connection.execute(query, [amount, number, account])
+        if act != "edit":
+            state = {"post": "posted", "cancel": "cancelled"}[act]
+            connection.execute("UPDATE entries SET state = ? WHERE id = ?", [state, number])
+        return 200, {"result": {"id": number}}, {}
 
     def balances(self, until: str) -> Answer:
         sums: dict[tuple[str, str, str], Decimal] = {}
         rows = self.store.rows(
             "SELECT l.account, e.currency, coalesce(l.customer, '') AS customer, l.amount FROM lines l"
-            " JOIN entries e ON e.id = l.entry WHERE e.date <= ?",
+            " JOIN entries e ON e.id = l.entry WHERE e.state = 'posted' AND e.date <= ?",
             until or "9999",
         )
         for row in rows:
@@ -245,6 +266,7 @@ class Plain(Erp):
         return {
             "key": body["ref"],
             **{name: body[name] for name in ("digest", "day", "date", "currency")},
+            "kind": body.get("kind", "journal"),
             "lines": lines,
         }
 

@@ -31,6 +31,8 @@ _PLAIN: Final[dict[str, Any]] = {
             "day": "{booked_day}",
             "date": "{posting_date}",
             "currency": "{currency}",
+            "kind": "{kind}",
+            "state": "{state}",
             "lines": "{lines}",
         },
         "line": {
@@ -50,11 +52,13 @@ _PLAIN: Final[dict[str, Any]] = {
     "entry": {
         "key": "key", "number": "id", "digest": "digest", "currency": "currency", "date": "date", "day": "day",
         "lines": "lines", "account": "account", "amount": "amount",
+        "state": "state", "changed_by": "changed_by", "changed_at": "changed_at",
     },
     "balances": _BALANCES,
     "customer_balances": _BALANCES | {"query": {"until": "{until}"}, "customer": "customer"},
 }  # fmt: skip
 _JOBS: Final[dict[str, Any]] = _PLAIN | {
+    "entry": {name: value for name, value in _PLAIN["entry"].items() if name != "state"},
     "idempotency": {"kind": "async_job", "settle_window_s": 120, "settle_lookups": 3},
     "outcomes": [{"status": [202], "has": "job", "outcome": "accepted", "job": "job"}],
     "poll": {"path": "/jobs/{job}"},

@@ -9,7 +9,7 @@ CUSTOMERS = {"CUST-0001", "CUST-0002"}
 CLOSED = "2025-01"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT, digest TEXT, currency TEXT,
-    date TEXT, day TEXT, reverses TEXT);
+    date TEXT, day TEXT, reverses TEXT, state TEXT NOT NULL DEFAULT 'posted', changed_by TEXT, changed_at TEXT);
 CREATE TABLE IF NOT EXISTS lines (entry INTEGER, place INTEGER, account TEXT, amount TEXT, customer TEXT,
     dimension TEXT);
 CREATE TABLE IF NOT EXISTS requests (id TEXT PRIMARY KEY, body TEXT, entry INTEGER);
@@ -45,7 +45,7 @@ class Store:
             if line["customer"] and line["customer"] not in CUSTOMERS:
                 message = f"Invalid customer {line['customer']}"
                 raise Refused(message)
-            if not line["dimension"]:
+            if not line["dimension"] and entry.get("kind", "journal") == "journal":
                 message = "a dimension is missing: charge"
                 raise Refused(message)
         if sum(line["amount"] for line in entry["lines"]) != 0:

@@ -85,12 +85,16 @@ class TrytonErp(ErpUnderTest):
             url=self.proxy.url,
             database=self._database,
             credential=Credential(file=self._credential),
-            required_dimensions=("charge",),
             taxes={"saas": "Tax 0.10", "exempt": None},
-            **({"timeout_s": 10.0} | changes),
+            **({"timeout_s": 10.0, "required_dimensions": ("charge",)} | changes),
         )
         kind = TrytonAdapter if self.name == "tryton" else TrytonVanillaAdapter
         return kind(options, company, page_entries=PAGE)
+
+    @property
+    def company_id(self) -> int:
+        """Return the id of the company."""
+        return self._company.id
 
     def call(self, method: str, path: str, body: Any) -> tuple[int, str]:
         """Do a REST call as the integration user, without an adapter."""
