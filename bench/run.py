@@ -35,6 +35,7 @@ BENCHES: Final = (
     "poster",
     "whatif",
     "ingest",
+    "reconcile",
     "engine",
     "end_to_end",
 )

@@ -17,7 +17,10 @@ from sinks.ledger.database import read
 BREAKS_KEPT_MAX: Final = 100
 """Per check; more are counted."""
 
-_HOUR: Final = timedelta(hours=1)
+EVENTS_PER_PART: Final = 5_000_000
+"""What one query looks at, more or less; an hour is never divided."""
+
+PART_MAX: Final = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,23 @@ def span_of(stores: Stores, begins: datetime | None, ends: datetime | None) -> S
     last = min(limit, _hour(ends) if ends else limit)
     first = _hour(begins) if begins else EPOCH
     return Span(min(first, last), last)
+
+
+def parts(stores: Stores, span: Span) -> list[Span]:
+    """Return the span in pieces of about EVENTS_PER_PART events, so that no query needs more than a server gives."""
+    rows = stores.rows(
+        "SELECT toStartOfHour(ingest_minute) AS hour, sum(events) AS n FROM @intake_counts_current"
+        " WHERE outcome = 'accepted' AND ingest_minute >= {from:DateTime} AND ingest_minute < {to:DateTime}"
+        " GROUP BY hour ORDER BY hour",
+        span.parameters,
+    )
+    found, begins, events = [], span.begins, 0
+    for row in rows:
+        if events and (events + int(row["n"]) > EVENTS_PER_PART or row["hour"] - begins >= PART_MAX):
+            found.append(Span(begins, row["hour"]))
+            begins, events = row["hour"], 0
+        events += int(row["n"])
+    return [*found, Span(begins, span.ends)] if begins < span.ends else found
 
 
 def _hour(when: datetime) -> datetime:

@@ -1,27 +1,29 @@
 """Facts against events: per meter, tenant and booked hour, by ClickHouse's own reading of the raw events.
 
 events accepted = events in facts + filtered + unmetered + exceptions, and the values add up (design section 5). What is
-filtered or unmetered is what the expressions leave out, so the sides are compared directly.
+filtered or unmetered is what the expressions leave out, so the sides are compared directly. Each event is read and
+parsed once for all meters, both sides meet in ClickHouse, and only groups that differ come back.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from config.meters import TAKES_VOIDS, Meter
+from config.meters import Meter
 from config.revision import Revision
-from queries.meter_sql import MeterSql
-from queries.reconcile import Check, Span
+from queries.meter_sql import EventTexts, takes
+from queries.reconcile import BREAKS_KEPT_MAX, Check, Span, parts
 from queries.stores import Stores
 
 _CAUSE: Final = (
     "rows of usage_facts are missing or were edited"
     "|rows of usage_events are missing, or usage_facts was edited and holds more than the flow wrote"
 )
-_LIMIT: Final = "toDecimal128('999999999999999999.999999999999', 12)"
 _MERGED: Final = {"count": "sum", "sum": "sum", "max": "max", "min": "min"}
+_ZERO: Final = "toDecimal128(0, 12)"
 _FOREVER: Final = datetime(2105, 12, 31, tzinfo=UTC)
+_ROUNDING: Final = timedelta(minutes=1)
+_SPILL_BYTES: Final = 400 << 20
 
 
 def checks(stores: Stores, span: Span) -> Iterator[Check]:
@@ -29,60 +31,128 @@ def checks(stores: Stores, span: Span) -> Iterator[Check]:
     meters: dict[str, Meter] = {}
     for revision in stores.history.revisions:
         meters |= revision.meters
-    for meter in meters.values():
-        yield _check(stores, span, meter)
+    found = {name: Check(f"{name}: events are in facts", "usage_events", "usage_facts") for name in meters}
+    inexact = dict.fromkeys(meters, 0)
+    for part in parts(stores, span):
+        for row in _compared(stores, part, meters):
+            check = found[row["meter"]]
+            check.groups += int(row["compared"])
+            check.broken += int(row["broken"])
+            inexact[row["meter"]] += int(row["left_out"])
+            for tenant, hour, *numbers in sorted(row["samples"]):
+                _keep(check, {"meter": row["meter"], "tenant": tenant, "booked_hour": hour}, numbers)
+    for name, check in found.items():
+        if inexact[name]:
+            check.note = f"values of {inexact[name]} groups are left out: numbers with exponents or more than 12 places"
+        yield check
 
 
-def _check(stores: Stores, span: Span, meter: Meter) -> Check:
-    check = Check(f"{meter.id}: events are in facts", "usage_events", "usage_facts")
-    expected, inexact = _expected(stores, span, meter)
+def _keep(check: Check, where: dict[str, Any], numbers: list[Any]) -> None:
+    """Keep what differs in a group; it was counted already."""
+    events, events_stored, value, value_stored = numbers
+    seen = Check("", "", "")
+    seen.compare(where | {"compared": "events"}, int(events), int(events_stored), _CAUSE)
+    seen.compare(where | {"compared": "value"}, value, value_stored, _CAUSE)
+    check.breaks.extend(seen.breaks[: BREAKS_KEPT_MAX - len(check.breaks)])
+
+
+def _compared(stores: Stores, span: Span, meters: dict[str, Meter]) -> list[dict[str, Any]]:
+    """Return per meter how many comparisons were made, how many differ, and some of these."""
+    parameters: dict[str, Any] = dict(span.parameters) | {"kept": BREAKS_KEPT_MAX}
+    sides = [_stored_side(meters)]
+    for number, (revision, known_from, known_to) in enumerate(_revisions(stores)):
+        if revision.meters and known_from < span.ends + _ROUNDING and _arrives(stores, span)[0] < known_to:
+            sides.append(_event_side(stores, span, revision, f"r{number}_", parameters))
+            parameters |= {f"r{number}_from": known_from, f"r{number}_to": known_to}
+    function = "transform(toString(meter), {ids:Array(String)}, {functions:Array(String)}, '')"
+    parameters["ids"] = list(meters)
     # What an event comes to is worked out by the flow alone: there the counts are compared.
-    merged = _MERGED.get(meter.aggregation) if meter.per_event is None else None
-    value = f"{merged}(f.value)" if merged else "toDecimal128(0, 12)"
-    rows = stores.rows(
-        f"SELECT tenant, toStartOfHour(booked_minute) AS hour, sum(f.events) AS n, {value} AS v"  # noqa: S608
-        " FROM @usage_facts_current AS f WHERE meter = {meter:String}"
-        " AND booked_minute >= {from:DateTime} AND booked_minute < {to:DateTime} GROUP BY ALL",
-        span.parameters | {"meter": meter.id},
+    parameters["functions"] = [
+        _MERGED.get(meter.aggregation, "") if meter.per_event is None else "" for meter in meters.values()
+    ]
+    text = (
+        "SELECT meter, count() + countIf(by_value) AS compared, countIf(n != stored_n) + countIf(v_differs) AS broken,"  # noqa: S608
+        " countIf(inexact AND function != '') AS left_out,"
+        f" groupArrayIf({BREAKS_KEPT_MAX})((tenant, hour, n, stored_n, if(v_differs, v, {_ZERO}),"
+        f" if(v_differs, stored_v, {_ZERO})), n != stored_n OR v_differs) AS samples"
+        f" FROM (SELECT meter, tenant, hour, {function} AS function, sumIf(side_n, NOT stored) AS n,"
+        " sumIf(side_n, stored) AS stored_n, max(rough) AS inexact,"
+        f" {_merged('NOT stored')} AS v, {_merged('stored')} AS stored_v,"
+        " function != '' AND NOT inexact AS by_value, by_value AND v != stored_v AS v_differs"
+        f" FROM ({' UNION ALL '.join(sides)}) GROUP BY meter, tenant, hour) GROUP BY meter"
     )
-    stored = {(row["tenant"], row["hour"]): (int(row["n"]), row["v"]) for row in rows}
-    for key in sorted(expected.keys() | stored.keys()):
-        events, total = expected.get(key, (0, Decimal(0)))
-        events_stored, total_stored = stored.get(key, (0, Decimal(0)))
-        where = {"meter": meter.id, "tenant": key[0], "booked_hour": key[1]}
-        check.compare(where | {"compared": "events"}, events, events_stored, _CAUSE)
-        if merged and key not in inexact:
-            check.compare(where | {"compared": "value"}, total, total_stored, _CAUSE)
-    if inexact:
-        check.note = f"values of {len(inexact)} groups are left out: numbers with exponents or more than 12 places"
-    return check
+    settings = {
+        "max_bytes_before_external_group_by": _SPILL_BYTES,
+        "do_not_merge_across_partitions_select_final": 1,
+    }
+    result = stores.client.query(stores.resolved(text), parameters, settings)
+    return [dict(zip(result.column_names, row, strict=True)) for row in result.result_rows]
 
 
-_Groups = dict[tuple[str, datetime], tuple[int, Decimal]]
+def _merged(side: str) -> str:
+    """Return the meter's own function over the rows of a side: a revision may end inside an hour."""
+    functions = (f"{name}If(side_v, {side})" for name in ("max", "min", "sum"))
+    return "multiIf(function = 'max', {}, function = 'min', {}, {})".format(*functions)
 
 
-def _expected(stores: Stores, span: Span, meter: Meter) -> tuple[_Groups, set[tuple[str, datetime]]]:
-    """Return events and value by tenant and booked hour, each event read by the revision known at its arrival."""
-    total: _Groups = {}
-    inexact: set[tuple[str, datetime]] = set()
-    for revision, known_from, known_to in _revisions(stores):
-        own = revision.meters.get(meter.id)
-        if own is None:
-            continue
-        for row in _read(stores, span, own, known_from, known_to):
-            key = (row["tenant"], row["hour"])
-            events, value = total.get(key, (0, Decimal(0)))
-            total[key] = (events + int(row["n"]), _merge(own.aggregation, key in total, value, row["v"]))
-            if row["inexact"] and own.aggregation in _MERGED:
-                inexact.add(key)
-    return total, inexact
+def _stored_side(meters: dict[str, Meter]) -> str:
+    """Return facts by meter, tenant and hour, in the shape of the events' side."""
+    by_function: dict[str, list[str]] = {"max": [], "min": []}
+    for meter in meters.values():
+        by_function.setdefault(_MERGED.get(meter.aggregation, ""), []).append(meter.id)
+
+    def listed(function: str) -> str:
+        names = ", ".join(f"'{name}'" for name in by_function[function])
+        return f"meter IN ({names})" if names else "0"
+
+    return (
+        "SELECT toString(meter) AS meter, tenant, toStartOfHour(booked_minute) AS hour, sum(f.events) AS side_n,"  # noqa: S608
+        f" multiIf({listed('max')}, max(f.value), {listed('min')}, min(f.value), sum(f.value)) AS side_v,"
+        " 0 AS rough, 1 AS stored FROM @usage_facts AS f FINAL"
+        " WHERE booked_minute >= {from:DateTime} AND booked_minute < {to:DateTime}"
+        " AND meter IN {ids:Array(String)} GROUP BY meter, tenant, hour"
+    )
 
 
-def _merge(aggregation: str, known: bool, one: Decimal, other: Decimal) -> Decimal:
-    if not known:
-        return other
-    merge = {"max": max, "min": min}.get(aggregation)
-    return merge(one, other) if merge else one + other
+def _event_side(stores: Stores, span: Span, revision: Revision, prefix: str, parameters: dict[str, Any]) -> str:
+    """Return events by meter, tenant and hour as one revision reads them; values go into `parameters`."""
+    meters = list(revision.meters.values())
+    texts = EventTexts.of(meters)
+    first, last = _arrives(stores, span)
+    parameters |= texts.parameters | {"types": texts.types, "arrives_from": first, "arrives_to": last}
+    columns, tuples = [], []
+    for number, meter in enumerate(meters):
+        sql = texts.meter(meter, f"{prefix}{number}_")
+        parameters |= sql.parameters
+        counts = f"{sql.applies} AND {sql.readable(meter)} AND {takes(meter, 'sign')}"
+        value = {
+            "sum": f"sumIf(sign * ifNull({sql.value}, {_ZERO}), c{number})",
+            "max": f"maxIf(ifNull({sql.value}, {_ZERO}), c{number})",
+            "min": f"minIf(ifNull({sql.value}, {_ZERO}), c{number})",
+        }.get(_MERGED.get(meter.aggregation, ""), _ZERO)
+        columns.append(f"countIf(({counts}) AS c{number}) AS seen{number}, sumIf(sign, c{number}) AS n{number}")
+        columns.append(f"{value} AS v{number}, countIf(c{number} AND {sql.inexact}) > 0 AS x{number}")
+        tuples.append(f"('{meter.id}', seen{number}, toInt64(n{number}), v{number}, x{number})")
+    return (
+        "SELECT m.1 AS meter, tenant, hour, m.3 AS side_n, m.4 AS side_v, m.5 AS rough, 0 AS stored FROM"  # noqa: S608
+        f" (SELECT tenant, hour, {', '.join(columns)} FROM"
+        f" (SELECT tenant, toStartOfHour(booked_minute) AS hour, {texts.columns} FROM @usage_events FINAL"
+        " PREWHERE type IN {types:Array(String)}"
+        " WHERE booked_minute >= {from:DateTime} AND booked_minute < {to:DateTime}"
+        " AND ingest_time >= toDateTime64({arrives_from:DateTime}, 3, 'UTC')"
+        " AND ingest_time < toDateTime64({arrives_to:DateTime}, 3, 'UTC')"
+        f" AND ingest_time >= toDateTime64({{{prefix}from:DateTime}}, 3, 'UTC')"
+        f" AND ingest_time < toDateTime64({{{prefix}to:DateTime}}, 3, 'UTC')) GROUP BY tenant, hour)"
+        f" ARRAY JOIN arrayFilter(each -> each.2 > 0, [{', '.join(tuples)}]) AS m"
+    )
+
+
+def _arrives(stores: Stores, span: Span) -> tuple[datetime, datetime]:
+    """Return when events booked in the span can have arrived: this is a range of the table's key, booking is not."""
+    rules = [revision.rules for revision in stores.history.revisions]
+    before = timedelta(seconds=max(rule.future_s for rule in rules)) + _ROUNDING
+    after = timedelta(seconds=max(rule.grace_s for rule in rules)) + _ROUNDING
+    return max(span.begins - before, datetime(1970, 1, 1, tzinfo=UTC)), span.ends + after
 
 
 def _revisions(stores: Stores) -> Iterator[tuple[Revision, datetime, datetime]]:
@@ -92,32 +162,3 @@ def _revisions(stores: Stores) -> Iterator[tuple[Revision, datetime, datetime]]:
         if number + 1 < len(revisions):
             known_to = datetime.fromtimestamp(revisions[number + 1].known_from_ms / 1000, UTC)
         yield revision, datetime.fromtimestamp(revision.known_from_ms / 1000, UTC), known_to
-
-
-def _read(stores: Stores, span: Span, meter: Meter, known_from: datetime, known_to: datetime) -> list[dict[str, Any]]:
-    sql = MeterSql.of(meter)
-    unique = meter.aggregation == "unique_count"
-    readable = f"({sql.text} != '')" if unique else _readable(meter, sql)
-    merged = _MERGED.get(meter.aggregation)
-    value = {"sum": "sum(sign * ifNull(value, 0))", "max": "ifNull(max(value), 0)", "min": "ifNull(min(value), 0)"}.get(
-        merged or "", "toDecimal128(0, 12)"
-    )
-    # Not everything can be taken back; elsewhere a void is an exception and brings nothing.
-    voids = "" if meter.aggregation in TAKES_VOIDS else " AND sign = 1"
-    return stores.rows(
-        f"SELECT tenant, toStartOfHour(booked_minute) AS hour, sum(sign) AS n, {value} AS v,"  # noqa: S608
-        " countIf(inexact) AS inexact FROM (SELECT tenant, booked_minute,"
-        f" {sql.sign} AS sign, {sql.value} AS value, {sql.inexact} AS inexact FROM @usage_events_current"
-        " WHERE booked_minute >= {from:DateTime} AND booked_minute < {to:DateTime}"
-        " AND ingest_time >= toDateTime64({known_from:DateTime}, 3, 'UTC')"
-        " AND ingest_time < toDateTime64({known_to:DateTime}, 3, 'UTC')"
-        f" AND {sql.applies} AND {readable}) WHERE 1{voids} GROUP BY ALL",
-        span.parameters | sql.parameters | {"known_from": known_from, "known_to": known_to},
-    )
-
-
-def _readable(meter: Meter, sql: MeterSql) -> str:
-    if meter.value is None:
-        return "1"
-    lower = f"-{_LIMIT}" if meter.allow_negative else "0"
-    return f"(isNotNull({sql.value}) AND {sql.value} >= {lower} AND {sql.value} <= {_LIMIT})"
