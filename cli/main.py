@@ -40,6 +40,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "trace": Entry("cli.trace:app", "Follow an event to the ERP, or a document back to its events."),
     "reconcile": Entry("cli.reconcile:reconcile", "Compare events, facts, rated rows, documents and postings."),
     "whatif": Entry("cli.whatif:whatif", "Re-rate booked usage under other plans, and show the difference."),
+    "rerate": Entry(
+        "cli.rerate:rerate", "Charge booked usage by other prices, and book the differences as corrections."
+    ),
     "erp": Entry("cli.erp:app", "Approve, reverse, close periods, pull master data, make invoices."),
     "report": Entry("cli.report:app", "Unbilled roll-forward and ageing, postings, accounting periods."),
     "close": Entry("cli.close:close", "Seal an accounting period: check it, and freeze a signed summary of it."),

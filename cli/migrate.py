@@ -15,7 +15,8 @@ def migrate() -> None:
     Repeating it changes nothing. The numbers of shards and readers are fixed by the first call. A changed configuration
     is only checked here: the flow journals it when it starts, since one that runs now would not know it.
     """
-    from config.revision import Revision  # noqa: PLC0415  # keeps `--help` fast
+    from config.journal import with_corrections  # noqa: PLC0415  # keeps `--help` fast
+    from config.revision import Revision  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
     from flows.runtime import prepare_history  # noqa: PLC0415
     from sinks import clickhouse, ledger  # noqa: PLC0415
@@ -27,7 +28,7 @@ def migrate() -> None:
     ledger_applied = ledger.migrate(settings.ledger_url)
     clickhouse_applied = clickhouse.migrate(settings.clickhouse)
     history = prepare_history(settings, configuration, SystemClock(), first_only=True)
-    is_changed = Revision(configuration).digest != history.latest.digest
+    is_changed = Revision(with_corrections(history.latest.configuration, configuration)).digest != history.latest.digest
     record_meters(settings.clickhouse, history.latest)
     emit(
         {

@@ -106,10 +106,26 @@ def document_parts(trace: DocumentTrace, events: Sequence[Summary]) -> list[Rend
             | _posting_facts(trace)
         ),
     ]
+    if trace.correction is not None:
+        parts.extend(_correction_parts(trace.correction))
     by_charge = {(summary.charge, summary.meter): summary for summary in events}
     for charge in trace.charges:
         parts.extend(_charge_parts(charge, by_charge.get((charge.name[2], charge.name[4]))))
     return parts
+
+
+def _correction_parts(correction: dict[str, Any]) -> list[RenderableType]:
+    parts: list[RenderableType] = [
+        f"corrects prices: {correction['id']} ({correction['reason_code']}), plan {correction['plan']} from"
+        f" {correction['from']}, approved by {correction['approved_by']}: {correction['reason']}"
+    ]
+    rows = [
+        (one["document"], one["charge"], _time(one["booked_hour"]), one["accounting_period"], _plain(one["amount"]))
+        for one in correction["corrects"]
+    ]
+    columns = ("document", "charge", "booked hour", "accounting period", "amount")
+    title = f"Corrects what was booked before, {correction['corrected']:,} documents and charges"
+    return [*parts, table(title, columns, rows, right=("amount",))]
 
 
 def _posting_facts(trace: DocumentTrace) -> dict[str, str]:

@@ -47,9 +47,9 @@ def whatif(
     first, last = _hour("--from", begins), _hour("--to", ends)
     with progress("Rating facts", None) as advance:
         report = flow.whatif(context().settings, plans, first, last, advance)
-    rows = _rows(report)
+    rows = rows_of(report)
     if csv_file is not None:
-        _write_csv(csv_file, rows)
+        write_csv(csv_file, rows)
     totals = report.totals()
     window = {"from": _time(report.window.begins), "to": _time(report.window.ends)}
     data = {
@@ -60,7 +60,7 @@ def whatif(
         "rows": rows,
         "unpriced": report.unpriced.to_dicts(),
     }
-    emit(data, *([] if context().json else [_table(report, rows, limit), _totals(totals)]))
+    emit(data, *([] if context().json else [differences_table(report, rows, limit), totals_table(totals)]))
     if len(rows) > limit:
         where = f"; all are in {csv_file}" if csv_file else ": --csv FILE writes all"
         note(f"{len(rows) - limit:,} more rows{where}.")
@@ -69,7 +69,7 @@ def whatif(
         note(f"No price under these plans: {events:,} events of {meter}, subject {tenant}, {owner}.")
 
 
-def _rows(report: "Report") -> list[dict[str, Any]]:
+def rows_of(report: "Report") -> list[dict[str, Any]]:
     """Return all rows as plain values."""
     return [
         row | {"period_start": _EPOCH + timedelta(microseconds=row.pop("period_start_us"))}
@@ -77,7 +77,11 @@ def _rows(report: "Report") -> list[dict[str, Any]]:
     ]
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write all rows, exact.
+
+    :raises InvalidRequest: the file cannot be written.
+    """
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -105,7 +109,8 @@ def _exact(value: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _table(report: "Report", rows: list[dict[str, Any]], limit: int) -> Any:
+def differences_table(report: "Report", rows: list[dict[str, Any]], limit: int) -> Any:
+    """Return the rows with the largest differences as a table."""
     title = (
         f"Booked from {_time(report.window.begins):%Y-%m-%d %H:00} to {_time(report.window.ends):%Y-%m-%d %H:00} UTC"
     )
@@ -125,7 +130,8 @@ def _table(report: "Report", rows: list[dict[str, Any]], limit: int) -> Any:
     return table(title, ("customer, contract", "charge", "period", *numeric, "currency"), cells, right=numeric)
 
 
-def _totals(totals: dict[str, dict[str, Decimal]]) -> Any:
+def totals_table(totals: dict[str, dict[str, Decimal]]) -> Any:
+    """Return the sums by currency as a table."""
     numeric = ("booked", "what if", "difference")
     cells = [[currency, *(_money(value, currency) for value in sums.values())] for currency, sums in totals.items()]
     return table("Totals", ("currency", *numeric), cells, right=numeric)

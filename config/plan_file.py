@@ -40,7 +40,14 @@ def with_plans(recorded: Configuration, path: Path) -> Configuration:
     if problems:
         raise ConfigError(problems)
     changed = recorded.model_copy(
-        update={"plans": _laid_over(recorded.plans, plans), "customers": _laid_over(recorded.customers, customers)}
+        update={
+            "plans": _laid_over(recorded.plans, plans),
+            "customers": _laid_over(recorded.customers, customers),
+            # The file's prices are asked about, not those that replaced them.
+            "price_corrections": tuple(
+                one for one in recorded.price_corrections if one.plan not in {plan.id for plan in plans}
+            ),
+        }
     )
     for finding in check(changed):
         if not finding.is_warning:
@@ -48,6 +55,16 @@ def with_plans(recorded: Configuration, path: Path) -> Configuration:
     if problems:
         raise ConfigError(problems)
     return changed
+
+
+def plans_of(path: Path) -> list[Plan]:
+    """Return the plans of a file, as they are written. Raises ConfigError with all problems of theirs."""
+    source = read(path)
+    problems = list(source.problems)
+    plans = _elements(source, "plans", Plan, problems)
+    if problems:
+        raise ConfigError(problems)
+    return plans
 
 
 def _elements(source: Source, section: str, model: type[ElementT], problems: list[str]) -> list[ElementT]:

@@ -18,6 +18,7 @@ from config.customers import Customer
 from config.entities import Entity
 from config.meters import Meter
 from config.plans import Plan
+from config.price_corrections import PriceCorrection
 from core.errors import InvariantViolation
 
 
@@ -54,6 +55,8 @@ class Configuration(Model):
     entities: tuple[Entity, ...] = ()
     customers: tuple[Customer, ...] = ()
     rules: Rules = Rules()
+    price_corrections: tuple[PriceCorrection, ...] = ()
+    """From the ledger, not from files: see `config.price_corrections`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Revision:
         if self.recorded_text is not None:
             return self.recorded_text
         plain = self.configuration.model_dump(mode="json", by_alias=True)
+        if not plain["price_corrections"]:
+            del plain["price_corrections"]  # as before there were any: the same content keeps its digest
         return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
 
     @cached_property

@@ -37,7 +37,7 @@ from core.redis_client import server_time_ms
 from flows import health, metering, recovery_check
 from sinks import ledger, outbox
 from sinks.clickhouse.meters import record_meters
-from sinks.ledger import deployment, progress, revisions
+from sinks.ledger import deployment, price_corrections, progress, revisions
 from sinks.ledger.closes import LedgerCloses
 from sinks.ledger.exceptions import raise_exception
 from sources.redis_streams import RedisStreamSource
@@ -97,7 +97,8 @@ def journal(
     epoch that reads history is hours long, while the server's clock may have been set back.
     """
     known = revisions.load_history(engine)
-    revision = next_revision(known, configuration, redis_ms, progress.high_water_ms(engine))
+    approved = price_corrections.approved(engine)
+    revision = next_revision(known, configuration, redis_ms, progress.high_water_ms(engine), approved)
     if revision is None or (first_only and known):
         return History(known)
     revisions.record_revision(engine, revision, clock.now())

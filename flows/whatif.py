@@ -12,7 +12,7 @@ from typing import Any, Final
 import polars as pl
 
 from config.plan_file import with_plans
-from config.revision import History, Revision
+from config.revision import Configuration, History, Revision
 from config.settings import Settings
 from core.errors import InvalidRequest
 from core.frames import FACT_SCHEMA
@@ -73,13 +73,24 @@ def whatif(
     :raises ConfigError: the plans have problems.
     :raises RetryableError, FatalError: of ClickHouse or the ledger.
     """
+    return compare(settings, lambda recorded: with_plans(recorded, plans), begins, ends, advance)
+
+
+def compare(
+    settings: Settings,
+    changed: Callable[[Configuration], Configuration],
+    begins: int | None = None,
+    ends: int | None = None,
+    advance: Callable[[int], None] = lambda _facts: None,
+) -> Report:
+    """Rate booked facts under what `changed` makes of the latest recorded configuration; see `whatif`."""
     engine = ledger.connect(settings.ledger_url)
     try:
         latest = History(revisions.load_history(engine)).latest
         watermark_ms = progress.watermark_ms(engine)
     finally:
         engine.dispose()
-    other = Revision(with_plans(latest.configuration, plans), latest.known_from_ms)
+    other = Revision(changed(latest.configuration), latest.known_from_ms)
     complete = (watermark_ms - latest.rules.grace_s * 1000) // _MS_PER_HOUR
     with connect(settings.clickhouse) as client:
         reader = _Reader(client, settings.clickhouse.database)

@@ -11,8 +11,9 @@ total, whatever the hours they were booked in. Sums are never rounded again.
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, Final
@@ -20,11 +21,13 @@ from typing import Any, Final
 import orjson
 import polars as pl
 
+from config.price_corrections import PriceCorrection, in_force
 from config.revision import History
 from core.frames import RATED_SCHEMA
 from core.quantities import exactly
 from operators.document_lines import DocumentLine, Row, lines_of
 from operators.posting_rules import RECOGNITION
+from operators.rate_chains import PRICE_CHANGE
 from operators.rate_terms import TermsIndex, index_of, moment
 
 SCHEMA_VERSION: Final = 1
@@ -60,6 +63,7 @@ class Document:
     supersedes: str
     reverses: str
     approval: str
+    """The id of the approved price correction behind it, if one is."""
     config_version: str
     source_digest: str
     """SHA-256 of the rated rows it was made from."""
@@ -112,10 +116,28 @@ def documents(rows: pl.DataFrame, history: History) -> list[Document]:
     """
     sealed = rows.filter(pl.col("status") == "sealed")
     found = sorted((Row(*values) for values in sealed.select(RATED_SCHEMA.keys()).iter_rows()), key=_order)
-    return [
-        _document(identity, list(members), index_of(history.at(identity[4] * _MS_PER_HOUR)))
-        for identity, members in groupby(found, key=_identity)
-    ]
+    made = []
+    for identity, members in groupby(found, key=_identity):
+        group = list(members)
+        correction = correction_behind(group, history, identity[4])
+        made.append(_document(identity, group, index_of(history.at(identity[4] * _MS_PER_HOUR)), correction))
+    return made
+
+
+def correction_behind(rows: Sequence[Row], history: History, booked_hour: int) -> PriceCorrection | None:
+    """Return the approved price correction that began in the hour and changed the price of rows, if one did."""
+    revision = history.at(booked_hour * _MS_PER_HOUR)
+    corrections = revision.configuration.price_corrections
+    if not corrections:
+        return None
+    before = history.at(revision.known_from_ms - 1).configuration.price_corrections
+    for row in rows:
+        if row.line_kind == PRICE_CHANGE:
+            start = moment(0) + timedelta(microseconds=row.period_start_us)
+            found = in_force(corrections, row.plan, row.plan_version, start)
+            if found is not None and found[0] not in before:
+                return found[0]
+    return None
 
 
 _Identity = tuple[str, str, str, str, int, str]
@@ -135,7 +157,7 @@ def document_key(*identity: Any) -> str:
     return base64.b32encode(hashlib.sha256(encoded).digest()).decode()[:16]
 
 
-def _document(identity: _Identity, rows: list[Row], index: TermsIndex) -> Document:
+def _document(identity: _Identity, rows: list[Row], index: TermsIndex, correction: PriceCorrection | None) -> Document:
     entity, customer, contract, currency, booked_hour, accounting_period = identity
     lines = tuple(lines_of(rows, index))
     key = document_key(*identity)
@@ -154,11 +176,11 @@ def _document(identity: _Identity, rows: list[Row], index: TermsIndex) -> Docume
         accounting_period=accounting_period,
         original_period=corrected[0] if corrected else accounting_period,
         posting_date=_posting_date(index, entity, booked_hour, accounting_period),
-        reason_code=_reason(rows, accounting_period),
+        reason_code=_reason(rows, accounting_period) if correction is None else correction.reason_code,
         revision=1,
         supersedes="",
         reverses="",
-        approval="",
+        approval="" if correction is None else correction.id,
         config_version=rows[0].config_version,
         source_digest=_source_digest(rows),
         events=sum(row.events for row in rows),

@@ -185,7 +185,8 @@ def _book(row: Row, index: TermsIndex) -> _Book:
             shortfall = rules["breakage" if row.line_kind == "breakage" else "true_up"].credit
             revenue = shortfall if shortfall in accounts else rules["usage"].credit
             return _Book("", {}, "", Roles(unbilled, asset, revenue, rules))
-        charge = index.pricings.of(timeline.contract, row.plan_version).price(row.charge, row.price_row)
+        start = moment(0) + timedelta(microseconds=row.period_start_us)
+        charge = index.pricings.of(timeline.contract, row.plan_version, start).price(row.charge, row.price_row)
         if charge is not None:
             accounting = charge.accounting
             role: str = accounting.revenue_role or ""

@@ -12,9 +12,10 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from config.periods import billing_period
+from config.price_corrections import in_force
 from config.revision import Revision
 from core.quantities import exactly
-from operators.rate_chains import DRAWDOWN, FEE, REPRICING, TRUE_UP, ZERO, quantized
+from operators.rate_chains import DRAWDOWN, FEE, PRICE_CHANGE, REPRICING, TRUE_UP, ZERO, quantized
 from operators.rate_periods import COMMITMENT
 from operators.rate_terms import index_of
 from operators.rating.charges import Charge
@@ -27,7 +28,7 @@ RevisionOf = Callable[[str], Revision | None]
 
 _CHAIN: Final = ("customer", "contract", "plan", "plan_version", "charge", "price_row", "period_start")
 _PERIOD_END: Final = (FEE, TRUE_UP)
-_PHASES: Final = {"price_change": 0, "recognition": 2, FEE: 3, TRUE_UP: 3}
+_PHASES: Final = {PRICE_CHANGE: 0, "recognition": 2, FEE: 3, TRUE_UP: 3}
 """Within a booked hour: prices that changed, usage (1), the passing of time, the period's end."""
 _KINDS: Final = ("usage", "late_usage", "void", REPRICING)
 
@@ -117,6 +118,8 @@ def _explain_chain(rows: list[Row], revision_of: RevisionOf) -> list[RowExplanat
                 if _is_held_back(found):
                     held_back += found.expected or ZERO
                     found = _without_drop(found)
+            if row["line_kind"] == PRICE_CHANGE:
+                found = replace(found, notes=(*found.notes, *_correction(row, revision_of(row["config_version"]))))
             if row["line_kind"] == DRAWDOWN:
                 result.append(found)  # it counts what was drawn to date, beside the charge
                 continue
@@ -148,13 +151,24 @@ def _priced(row: Row, revision: Revision | None) -> _Priced | str:
     contract = timeline.contract
     if row["charge"].startswith(COMMITMENT) or row["line_kind"] == DRAWDOWN:
         return f"a line of kind {row['line_kind']} follows from a commitment of the contract, not from a price"
-    charge = index.pricings.of(contract, row["plan_version"]).price(row["charge"], row["price_row"])
+    charge = index.pricings.of(contract, row["plan_version"], row["period_start"]).price(
+        row["charge"], row["price_row"]
+    )
     if charge is None:
         return f"a line of kind {row['line_kind']} is not made by a charge of the plan"
     if charge.looks_at_each_event:
         return "the price looks at each event, and rated rows do not hold the values of events"
     start, end = billing_period(contract.billing_period, contract.from_, row["period_start"])
     return _Priced(charge, timeline.share(start, end, row["plan_version"]))
+
+
+def _correction(row: Row, revision: Revision | None) -> tuple[str, ...]:
+    corrections = () if revision is None else revision.configuration.price_corrections
+    found = in_force(corrections, row["plan"], row["plan_version"], row["period_start"])
+    if found is None:
+        return ()
+    one = found[0]
+    return (f"prices corrected by {one.id} ({one.reason_code}), approved by {one.approved_by}: {one.reason}",)
 
 
 def _of_usage(row: Row, charge: Charge, before: _Place, after: _Place) -> RowExplanation:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import NoReturn
 
 from config.customers import Contract
+from config.periods import billing_period
 from config.revision import Revision
 from core.errors import InvalidRequest
 from operators.rate_prices import Pricings
@@ -85,7 +86,8 @@ def find_charge(
     if not 1 <= number <= len(versions):
         _unknown(f"version of plan {plan}", str(number), map(str, range(1, len(versions) + 1)))
     version = versions[number - 1]
-    prices = {one.name: one.charge for one in Pricings(revision).of(agreed, number).prices}
+    start, _ = billing_period(agreed.billing_period, agreed.from_, at)
+    prices = {one.name: one.charge for one in Pricings(revision).of(agreed, number, start).prices}
     found = prices.get(charge) or prices.get(f"{charge}/{DEFAULT_ROW}")
     if found is None:
         _unknown(f"charge of plan {plan} version {number}", charge, prices)

@@ -1,10 +1,12 @@
 """The prices of a contract: a plan version's charges with the contract's overrides, and which of them price what."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from config.customers import Contract
+from config.price_corrections import in_force
 from config.revision import Revision
 from core.errors import InvariantViolation
 from operators.rating.charges import Charge, parse_charge
@@ -78,24 +80,30 @@ class Pricings:
 
     def __init__(self, revision: Revision) -> None:
         self._revision = revision
-        self._known: dict[tuple[str, int, str], Pricing] = {}
-        self._of_contract: dict[tuple[int, int], Pricing] = {}
+        self._known: dict[tuple[str, int, str, str], Pricing] = {}
+        self._of_contract: dict[tuple[int, int, str], Pricing] = {}
 
-    def of(self, contract: Contract, version: int) -> Pricing:
-        """Return the charges of the contract under that plan version, overrides laid over them."""
-        place = (id(contract), version)
+    def of(self, contract: Contract, version: int, period_start: datetime) -> Pricing:
+        """Return the charges of the contract under that plan version in the billing period that begins then.
+
+        Prices corrected for the period take the place of the version's; the contract's overrides are laid over them.
+        """
+        corrections = self._revision.configuration.price_corrections
+        corrected = in_force(corrections, contract.plan, version, period_start) if corrections else None
+        correction = "" if corrected is None else corrected[0].id
+        place = (id(contract), version, correction)
         if place in self._of_contract:
             return self._of_contract[place]
         overrides = repr([(override.charge, override.set) for override in contract.overrides])
-        key = (contract.plan, version, overrides)
+        key = (contract.plan, version, correction, overrides)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = self._parse(contract, version)
-        self._of_contract[place] = found
+            raw = self._revision.plans[contract.plan].versions[version - 1].charges
+            found = self._parse(contract, version, raw if corrected is None else corrected[1].charges)
+        self._known[key] = self._of_contract[place] = found
         return found
 
-    def _parse(self, contract: Contract, version: int) -> Pricing:
-        raw_charges = self._revision.plans[contract.plan].versions[version - 1].charges
+    def _parse(self, contract: Contract, version: int, raw_charges: Sequence[dict[str, Any]]) -> Pricing:
         return Pricing(tuple(self._charge(raw, contract, version) for raw in raw_charges))
 
     @staticmethod

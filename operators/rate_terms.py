@@ -108,15 +108,21 @@ class ContractTimeline:
     @cached_property
     def has_ratable_charges(self) -> bool:
         """Return whether revenue of any charge follows elapsed time."""
-        pricings = (self._pricings.of(self.contract, span.version) for span in self.spans)
+        corrections = self._revision.configuration.price_corrections
+        starts = [EPOCH, *(one.from_ for one in corrections if one.plan == self.contract.plan)]
+        pricings = (self._pricings.of(self.contract, span.version, start) for span in self.spans for start in starts)
         return any(price.charge.is_ratable for pricing in pricings for price in pricing.prices)
 
     def differs(self, other: "ContractTimeline | None") -> bool:
         """Return whether the other revision's contract (if it has one) may come to other amounts."""
         if other is None:
             return True
-        plans = (self._revision.plans[self.contract.plan], other._revision.plans[other.contract.plan])
-        return (self.contract, self.entity, plans[0]) != (other.contract, other.entity, plans[1])
+        return self._content() != other._content()
+
+    def _content(self) -> tuple[object, ...]:
+        plan = self._revision.plans[self.contract.plan]
+        corrections = [one for one in self._revision.configuration.price_corrections if one.plan == plan.id]
+        return self.contract, self.entity, plan, corrections
 
     def at(self, minute: int) -> tuple[int, int, Terms | None]:
         """Return the interval around that minute in which nothing changes, and its terms if any."""
@@ -148,7 +154,7 @@ class ContractTimeline:
             self.contract.plan,
             span.version,
             self._revision.plans[self.contract.plan].versions[span.version - 1].currency,
-            self._pricings.of(self.contract, span.version),
+            self._pricings.of(self.contract, span.version, start),
             start,
             end,
             fiscal,

@@ -13,6 +13,8 @@ from typing import Any, Final
 from core.frames import USAGE_KINDS
 from core.quantities import exactly
 from operators.posting_rules import RECOGNITION
+from operators.rate_chains import PRICE_CHANGE
+from queries.corrected import correction_of
 from queries.document_state import posting_of
 from queries.pricing_of import charges_of
 from queries.stores import Row, Stores, minute_of, of_hour
@@ -90,6 +92,8 @@ class DocumentTrace:
     state: str
     posting: Row | None
     charges: list[ChargeTrace] = field(default_factory=list)
+    correction: Row | None = None
+    """The approved price correction behind it: who approved it, why, and which documents it corrects."""
 
 
 def trace_document(stores: Stores, key: str) -> DocumentTrace | None:
@@ -113,6 +117,9 @@ def trace_document(stores: Stores, key: str) -> DocumentTrace | None:
         own, rows = entries.get(name, []), rated.get(name, [])
         facts, additive = _facts(stores, document, name, rows)
         trace.charges.append(ChargeTrace(name, own, rows, facts, additive))
+    if document.get("approval"):
+        chains = {name for name, rows in rated.items() if any(row["line_kind"] == PRICE_CHANGE for row in rows)}
+        trace.correction = correction_of(stores, document, chains)
     return trace
 
 

@@ -114,6 +114,11 @@ _0006: Final = (
     "CREATE INDEX erp_entries_draft ON erp_entries (adapter) WHERE draft = 1",
 )
 
+_0007: Final = (
+    """CREATE TABLE price_corrections (id TEXT PRIMARY KEY, json TEXT NOT NULL, actor TEXT NOT NULL,
+    reason TEXT NOT NULL, recorded_at_ms BIGINT NOT NULL, withdrawn_at_ms BIGINT)""",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("0001_initial", _0001),
     ("0002_erp", _0002),
@@ -121,6 +126,7 @@ MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("0004_console", _0004),
     ("0005_seals", _0005),
     ("0006_drafts", _0006),
+    ("0007_price_corrections", _0007),
 )
 
 

@@ -189,6 +189,17 @@ period_seals = Table(
     Column("sealed_at_ms", BigInteger, nullable=False),
 )
 
+price_corrections = Table(
+    "price_corrections",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("json", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("recorded_at_ms", BigInteger, nullable=False),
+    Column("withdrawn_at_ms", BigInteger),
+)
+
 acts = Table(
     "acts",
     metadata,

@@ -64,6 +64,6 @@ def test_the_sample_of_the_contract_passes_and_prices(tmp_path: Path, monkeypatc
     assert ["books_open_at" in warning for warning in found.warnings] == [True]
     assert found.configuration is not None
     (contract,) = found.configuration.customers[0].contracts
-    (price,) = Pricings(Revision(found.configuration)).of(contract, 1).prices
+    (price,) = Pricings(Revision(found.configuration)).of(contract, 1, contract.from_).prices
     # 1000 x 0.03 + 500 x 0.02 = 40, less 10 %
     assert amount(price.charge, Decimal(1500)) == 36
