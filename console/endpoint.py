@@ -1,25 +1,22 @@
 """How an endpoint of the API is declared: path, permission, parameters, answers. The OpenAPI document is made of it."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from console import limits
+from console.answers import JSON
 from console.auth import Permission, check_permission
 from console.problems import Problem
 from console.services import Services
 from sinks.ledger.tokens import Token
 
 API: Final = "/api/v1"
-JSON: Final = "application/json"
-_LISTS: Final = re.compile(r"\[\]$")
 
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 
@@ -124,14 +121,5 @@ def read_parameters(request: Request, kind: type[StructT]) -> StructT:
 
 
 def _is_list(annotation: Any) -> bool:
-    return getattr(annotation, "__origin__", None) is list
-
-
-def to_json(data: Any) -> bytes:
-    """Return JSON: decimals as text, times as RFC 3339 in UTC."""
-    return orjson.dumps(msgspec.to_builtins(data, builtin_types=()), option=orjson.OPT_NON_STR_KEYS)
-
-
-def json_response(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a JSON answer."""
-    return Response(to_json(data), status, dict(headers or {}), media_type=JSON)
+    inner = get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
+    return get_origin(inner) is list

@@ -87,6 +87,10 @@ class Segment:
     terms: tuple[Terms, ...]
 
 
+Interval = tuple[int, int, Terms | None]
+"""From one minute to another (exclusive), and the terms in force if any."""
+
+
 class ContractTimeline:
     """The terms of one contract over time; intervals are computed once and kept."""
 
@@ -102,8 +106,7 @@ class ContractTimeline:
         """Of the first version in force, and of commitments."""
         self._revision = revision
         self._pricings = pricings
-        self._starts: list[int] = []
-        self._intervals: list[tuple[int, int, Terms | None]] = []
+        self._known: tuple[list[int], list[Interval]] = ([], [])
 
     @cached_property
     def has_ratable_charges(self) -> bool:
@@ -124,18 +127,22 @@ class ContractTimeline:
         corrections = [one for one in self._revision.configuration.price_corrections if one.plan == plan.id]
         return self.contract, self.entity, plan, corrections
 
-    def at(self, minute: int) -> tuple[int, int, Terms | None]:
+    def at(self, minute: int) -> Interval:
         """Return the interval around that minute in which nothing changes, and its terms if any."""
-        place = bisect_right(self._starts, minute) - 1
-        if place >= 0 and minute < self._intervals[place][1]:
-            return self._intervals[place]
+        starts, intervals = self._known
+        place = bisect_right(starts, minute) - 1
+        if place >= 0 and minute < intervals[place][1]:
+            return intervals[place]
         interval = self._interval(minute)
-        place = bisect_right(self._starts, interval[0])
-        self._starts.insert(place, interval[0])
-        self._intervals.insert(place, interval)
+        place = bisect_right(starts, interval[0])
+        # Replaced as a whole: threads that ask at once see the one pair or the other.
+        self._known = (
+            [*starts[:place], interval[0], *starts[place:]],
+            [*intervals[:place], interval, *intervals[place:]],
+        )
         return interval
 
-    def _interval(self, minute: int) -> tuple[int, int, Terms | None]:
+    def _interval(self, minute: int) -> Interval:
         if minute < self.begins:
             return ALWAYS, self.begins, None
         if minute >= self.ends:
@@ -287,6 +294,6 @@ def index_of(revision: Revision) -> TermsIndex:
     found = _INDEXES.get(id(revision))
     if found is None or found.revision is not revision:
         if len(_INDEXES) >= SHARDS_CACHED:
-            _INDEXES.pop(next(iter(_INDEXES)))
+            _INDEXES.pop(next(iter(_INDEXES)), None)
         found = _INDEXES[id(revision)] = TermsIndex(revision)
     return found

@@ -4,11 +4,11 @@ from typing import Final
 
 from starlette.routing import Route
 
-from console.api import events, me, openapi
+from console.api import events, me, openapi, usage
 from console.endpoint import Endpoint
 from console.services import Services
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*events.ENDPOINTS, *me.ENDPOINTS)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*events.ENDPOINTS, *usage.ENDPOINTS, *me.ENDPOINTS)
 
 
 def open_routes(services: Services) -> list[Route]:

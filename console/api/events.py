@@ -6,9 +6,10 @@ import msgspec
 from starlette.responses import Response
 
 from console import limits
+from console.answers import JSON, json_answer
 from console.api.openapi import problem_answer
 from console.cloudevents import BATCH, PLAIN, STRUCTURED, events_of
-from console.endpoint import API, JSON, Answer, Call, Endpoint, json_response
+from console.endpoint import API, Answer, Call, Endpoint
 from console.problems import Problem
 from core.metrics import API_EVENTS
 
@@ -72,7 +73,7 @@ async def post_events(call: Call) -> Response:
     if len(found) == len(events):
         more = {"refused": msgspec.to_builtins(found)}
         raise Problem("events_refused", f"{found[0].reason}: {found[0].detail}", more=more)
-    return json_response(PartlyAccepted(len(events) - len(found), found), 207)
+    return json_answer(call.request, PartlyAccepted(len(events) - len(found), found), 207)
 
 
 ENDPOINTS = (

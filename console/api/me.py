@@ -9,8 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from console.answers import JSON, json_answer
 from console.auth import PERMISSIONS
-from console.endpoint import API, JSON, Answer, Call, Endpoint, json_response
+from console.endpoint import API, Answer, Call, Endpoint
 from console.problems import of_error
 from console.services import Services
 from sinks import ledger
@@ -31,7 +32,9 @@ async def get_me(call: Call) -> Response:
     """Tell what the token may do."""
     token = call.token
     permissions: list[str] = sorted(PERMISSIONS[token.role])
-    return json_response(Me(token.id, token.name, token.role, permissions, list(token.tenants), token.expires_at))
+    return json_answer(
+        call.request, Me(token.id, token.name, token.role, permissions, list(token.tenants), token.expires_at)
+    )
 
 
 def health_routes(services: Services) -> list[Route]:

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from console.endpoint import API, JSON, Answer, Endpoint
+from console.answers import JSON
+from console.endpoint import API, Answer, Endpoint
 from console.problems import MEDIA_TYPE, TITLES
 
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)(?::\w+)?}")
