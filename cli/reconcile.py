@@ -1,7 +1,7 @@
 """`meterbridge reconcile`: compare every account of the same thing, from stream counts to postings."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,7 +33,7 @@ def reconcile(
     Prints what disagrees, by how much, and the likely cause. The exit code is 0 only if everything agrees.
     """
     from queries.reconcile import reconcile as run  # noqa: PLC0415
-    from queries.reconcile import span_of  # noqa: PLC0415
+    from queries.reconcile import report_to_plain, span_of  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
 
     begins, ends = _time(from_, "--from"), _time(to, "--to")
@@ -41,7 +41,7 @@ def reconcile(
         span = span_of(stores, begins, ends)
         with progress("Reconciling", None) as advance:
             report = run(stores, span, lambda _name: advance(1), _erp_checks if erp else None)
-    emit(_plain(report), *_parts(report))
+    emit(report_to_plain(report), *_parts(report))
     if not report.holds:
         broken = [check.name for check in report.checks if not check.holds]
         message = f"{len(broken)} of {len(report.checks)} checks do not hold: {'; '.join(broken)}"
@@ -65,35 +65,6 @@ def _time(text: str, option: str) -> datetime | None:
         message = f"{option} {text!r} is not an RFC 3339 time such as 2026-11-23T14:00:00Z"
         raise InvalidRequest(message) from None
     return when if when.tzinfo else when.replace(tzinfo=UTC)
-
-
-def _plain(report: "Report") -> dict[str, Any]:
-    return {
-        "holds": report.holds,
-        "from": report.span.begins,
-        "to": report.span.ends,
-        "checks": [
-            {
-                "name": check.name,
-                "left": check.left,
-                "right": check.right,
-                "groups": check.groups,
-                "broken": check.broken,
-                "note": check.note,
-                "breaks": [
-                    {
-                        "where": {name: str(value) for name, value in found.where.items()},
-                        "left": found.left,
-                        "right": found.right,
-                        "difference": found.difference,
-                        "likely_cause": found.cause,
-                    }
-                    for found in check.breaks
-                ],
-            }
-            for check in report.checks
-        ],
-    }
 
 
 def _parts(report: "Report") -> "list[RenderableType]":

@@ -27,6 +27,7 @@ def make_app(services: Services) -> Starlette:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        await services.live.close()
         services.close()
 
     routes: list[BaseRoute] = [

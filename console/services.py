@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from config.settings import Settings
+from console.answers import to_json
 from console.auth import Authenticator
 from console.intake import Intake
 from console.limits import RateLimiter
+from console.live import Broadcast, read_overview
 from console.stores import StorePool, open_pool
 from core.clock import Clock
 
@@ -19,6 +21,7 @@ class Services:
     pool: StorePool
     authenticator: Authenticator
     intake: Intake
+    live: Broadcast
     requests: RateLimiter
     events: RateLimiter
 
@@ -36,12 +39,17 @@ def open_services(settings: Settings, clock: Clock) -> Services:
     :raises InvalidRequest: it is not migrated.
     """
     pool = open_pool(settings, clock)
+
+    async def live_message() -> bytes:
+        return to_json(await read_overview(pool, clock))
+
     return Services(
         settings=settings,
         clock=clock,
         pool=pool,
         authenticator=Authenticator(pool, clock),
         intake=Intake(settings, pool, clock),
+        live=Broadcast(live_message, settings.console.streams_max),
         requests=RateLimiter(settings.console.requests_per_s_max, clock),
         events=RateLimiter(settings.console.events_per_s_max, clock),
     )

@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import Engine
 
@@ -50,6 +50,14 @@ class StorePool:
         :raises Problem: too many questions wait, or the answer takes too long.
         """
         return await self._run(lambda: self._with_stores(question))
+
+    async def ask_history(self) -> History:
+        """Return the configuration's revisions."""
+        return await self._run(self.history)
+
+    async def ask_books(self, question: Callable[[Stores], T]) -> T:
+        """Run a question that reads the ledger and the configuration only: it is answered while ClickHouse is away."""
+        return await self._run(lambda: question(Stores(self._settings, _NO_CLICKHOUSE, self.engine, self.history())))
 
     async def ask_ledger(self, question: Callable[[Engine], T]) -> T:
         """Run a question that needs the ledger only."""
@@ -109,6 +117,17 @@ class StorePool:
         self._threads.shutdown(wait=True, cancel_futures=True)
         while self._idle:
             self._idle.pop().close()
+
+
+class _Nothing:
+    """Stands where a question of the books has no ClickHouse."""
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"a question that was said to need the ledger only asks ClickHouse ({name})"
+        raise InvariantViolation(message)
+
+
+_NO_CLICKHOUSE: Final = cast("Client", _Nothing())
 
 
 def open_pool(settings: Settings, clock: Clock) -> StorePool:

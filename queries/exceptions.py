@@ -54,10 +54,22 @@ def key_of(kind: str, cause: str) -> str:
 
 
 def groups(
-    stores: Stores, *, kind: str = "", tenant: str = "", since: datetime | None = None, everything: bool = False
+    stores: Stores,
+    *,
+    kind: str = "",
+    tenant: str = "",
+    tenants: Sequence[str] | None = None,
+    since: datetime | None = None,
+    everything: bool = False,
 ) -> list[Group]:
-    """Return the groups, those with the most exceptions first; resolved ones only if `everything` is asked for."""
-    parameters = {"tenant": tenant, "since": since or EPOCH, "limit": GROUPS_MAX}
+    """Return the groups, those with the most exceptions first; resolved ones only if `everything` is asked for.
+
+    With a tenant, or `tenants`, counts and samples are theirs alone, and what has no tenant is left out.
+    """
+    only = [tenant] if tenant else list(tenants or ())
+    if tenants is not None and (not tenants or (tenant and tenant not in tenants)):
+        return []
+    parameters = {"tenants": only, "since": since or EPOCH, "limit": GROUPS_MAX}
     found = [*_rejects(stores, parameters), *_exceptions(stores, parameters), *_ledger(stores, since)]
     resolved = _resolved(stores)
     for group in found:
@@ -65,17 +77,21 @@ def groups(
     kept = [
         group
         for group in found
-        if (everything or group.is_open) and kind in ("", group.kind) and (not tenant or tenant in group.tenants)
+        if (everything or group.is_open)
+        and kind in ("", group.kind)
+        and (not only or not set(only).isdisjoint(group.tenants))
     ]
     return sorted(kept, key=lambda group: (-group.count, group.key))
 
 
-def find(stores: Stores, keys: Sequence[str]) -> list[Group]:
+def find(stores: Stores, keys: Sequence[str], tenants: Sequence[str] | None = None) -> list[Group]:
     """Return the groups with those keys; the beginning of a key is enough if only one has it.
+
+    With `tenants` their part of the groups only.
 
     :raises InvalidRequest: a key names no group, or several.
     """
-    known = groups(stores, everything=True)
+    known = groups(stores, everything=True, tenants=tenants)
     found = []
     for key in keys:
         matching = [group for group in known if group.key.startswith(key)]
@@ -94,7 +110,7 @@ def _rejects(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
         f" groupArraySample({SAMPLES_MAX}, 1)((stream, entry_id, entry_index, detail, substring(raw, 1, 500)))"
         " AS samples"
         " FROM @usage_rejects_current WHERE ingest_time >= toDateTime64({since:DateTime}, 3, 'UTC')"
-        " AND ({tenant:String} = '' OR JSONExtractString(raw, 'subject') = {tenant:String})"
+        " AND (empty({tenants:Array(String)}) OR has({tenants:Array(String)}, JSONExtractString(raw, 'subject')))"
         " GROUP BY kind, cause ORDER BY n DESC LIMIT {limit:UInt32}",
         parameters,
     )
@@ -120,7 +136,8 @@ def _exceptions(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
         f"SELECT kind AS k, {_MASK} AS cause, sum(e.events) AS n, min(booked_minute) AS first,"  # noqa: S608
         " max(booked_minute) AS last, arraySort(groupUniqArray(20)(e.tenant)) AS tenants,"
         f" groupArraySample({SAMPLES_MAX}, 1)((identity, meter, detail)) AS samples FROM @exceptions_current AS e"
-        " WHERE booked_minute >= {since:DateTime} AND ({tenant:String} = '' OR e.tenant = {tenant:String})"
+        " WHERE booked_minute >= {since:DateTime}"
+        " AND (empty({tenants:Array(String)}) OR has({tenants:Array(String)}, e.tenant))"
         " GROUP BY k, cause ORDER BY n DESC LIMIT {limit:UInt32}",
         parameters,
     )

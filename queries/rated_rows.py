@@ -62,6 +62,32 @@ def of_document(stores: Stores, key: str, charge: str | None = None) -> Selectio
     )
 
 
+def page(
+    stores: Stores, selection: Selection, limit: int, after: tuple[Any, ...] | None = None
+) -> tuple[list[Row], tuple[Any, ...] | None]:
+    """Return sealed rows in order of their key from booked hour on, and where the next page begins.
+
+    `after` is what the page before returned: the last row's booked hour in Unix seconds and a digest of its key.
+    """
+    condition, values = _condition(selection)
+    digest = f"hex(sipHash128({', '.join(f'toString({name})' for name in _KEY)}))"
+    if after is not None:
+        condition += " AND (toUnixTimestamp(booked_hour), digest) > ({after_hour:UInt32}, {after_digest:String})"
+        values |= {"after_hour": after[0], "after_digest": after[1]}
+    rows = stores.rows(
+        f"SELECT {_COLUMNS}, {digest} AS digest FROM @rated_usage_current WHERE {condition}"  # noqa: S608
+        " ORDER BY booked_hour, digest LIMIT {limit:UInt32}",
+        values | {"limit": limit + 1},
+    )
+    following = None
+    if len(rows) > limit:
+        last = rows[limit - 1]
+        following = (int(last["booked_hour"].timestamp()), last["digest"])
+    for row in rows:
+        del row["digest"]
+    return rows[:limit], following
+
+
 def explained(stores: Stores, selection: Selection, limit: int) -> tuple[list[RowExplanation], int]:
     """Return the explanations of the first `limit` sealed rows selected, and how many there are in all.
 

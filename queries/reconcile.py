@@ -106,6 +106,36 @@ class Report:
         return all(check.holds for check in self.checks)
 
 
+def report_to_plain(report: Report) -> dict[str, Any]:
+    """Return a report as plain values for JSON."""
+    return {
+        "holds": report.holds,
+        "from": report.span.begins,
+        "to": report.span.ends,
+        "checks": [
+            {
+                "name": check.name,
+                "left": check.left,
+                "right": check.right,
+                "groups": check.groups,
+                "broken": check.broken,
+                "note": check.note,
+                "breaks": [
+                    {
+                        "where": {name: str(value) for name, value in found.where.items()},
+                        "left": found.left,
+                        "right": found.right,
+                        "difference": found.difference,
+                        "likely_cause": found.cause,
+                    }
+                    for found in check.breaks
+                ],
+            }
+            for check in report.checks
+        ],
+    }
+
+
 def sealed_until(stores: Stores) -> datetime:
     """Return the end of the last booked hour that is complete: what lies behind can still change."""
     with read(stores.engine) as connection:

@@ -56,7 +56,7 @@ def test_what_cannot_be_made_is_said(accept: str) -> None:
 
 
 def test_all_forms_hold_the_same() -> None:
-    plain = json.loads(rows_answer(_request(), ROWS, COLUMNS, "c").body)
+    plain = json.loads(bytes(rows_answer(_request(), ROWS, COLUMNS, "c").body))
     assert plain["next"] == "c"
     assert plain["items"][0] == {
         "at": "2026-11-24T00:00:00Z",

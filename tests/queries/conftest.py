@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,11 +38,17 @@ def finished(
     redis_server: ValkeyServer, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Finished]:
     """Everything once; tests of the module must leave what they change as it was."""
+    with finish(redis_server, clickhouse_url, tmp_path_factory.mktemp("queries")) as done:
+        yield done
+
+
+@contextmanager
+def finish(redis_server: ValkeyServer, clickhouse_url: str, directory: Path) -> Iterator[Finished]:
+    """Send a workload, meter it and post it; drop the database at the end."""
     redis_url = f"{redis_server.connection_url}/0"
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     database = f"queries_{uuid.uuid4().hex[:12]}"
-    directory: Path = tmp_path_factory.mktemp("queries")
     deployed = deploy(redis_url, clickhouse_url, directory, database)
     deployed.configuration = with_more_meters(deployed.configuration)
     workload = Workload(seed=5, events=8_000, start=START, end=START + timedelta(hours=7))

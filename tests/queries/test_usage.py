@@ -1,6 +1,7 @@
 """Usage against an oracle that reads all facts and adds them up in Python."""
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -51,7 +52,7 @@ def _all_pages(finished: Finished, question: UsageQuestion) -> list[Row]:
     rows: list[Row] = []
     after: tuple[Any, ...] | None = None
     while True:
-        page = usage(finished.stores, UsageQuestion(**{**question.__dict__, "after": after}))
+        page = usage(finished.stores, replace(question, after=after))
         assert len(page.rows) <= question.limit
         rows += page.rows
         after = page.next
@@ -77,7 +78,8 @@ def test_every_meter_by_window_zone_group_and_booked_time(finished: Finished) ->
             values = sorted({fact["dimensions"][names[0]] for fact in facts if fact["meter"] == meter.id})[:2]
             cases.append({"window": "hour", "dimensions": {names[0]: values}, "group_by": ("tenant",)})
         for case in cases:
-            question = UsageQuestion(**{"meter": meter.id, "begins": START, "ends": END} | case)
+            asked: dict[str, Any] = {"meter": meter.id, "begins": START, "ends": END} | case
+            question = UsageQuestion(**asked)
             rows = _all_pages(finished, question)
             actual = {}
             for row in rows:
@@ -116,6 +118,7 @@ def test_late_usage_shows_only_as_of_its_booking(finished: Finished) -> None:
     ],
 )
 def test_what_cannot_be_asked_is_said(finished: Finished, change: dict[str, Any], says: str) -> None:
-    question = UsageQuestion(**{"meter": "input_tokens", "window": "hour", "begins": START, "ends": END} | change)
+    asked: dict[str, Any] = {"meter": "input_tokens", "window": "hour", "begins": START, "ends": END} | change
+    question = UsageQuestion(**asked)
     with pytest.raises(InvalidRequest, match=says):
         usage(finished.stores, question)

@@ -1,0 +1,92 @@
+"""Live numbers for many viewers: one question for all of them, asked only while somebody looks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from console.problems import RETRY_AFTER_S, Problem
+from console.stores import StorePool
+from core.clock import Clock
+from core.errors import RetryableError
+from core.logging import get_logger
+from queries.overview import overview
+from queries.stores import Row, Stores
+
+EVERY_S: Final = 2.0
+
+log = get_logger("live")
+
+
+async def read_overview(pool: StorePool, clock: Clock) -> Row:
+    """Return the overview; while ClickHouse is away, without what it has."""
+    now = clock.now()
+    try:
+        return await pool.ask(lambda stores: overview(stores, now))
+    except RetryableError as error:
+        cause = str(error)
+
+    def without(stores: Stores) -> Row:
+        found = overview(stores, now)
+        found["errors"]["clickhouse"] = cause
+        return found
+
+    return await pool.ask_books(without)
+
+
+class Broadcast:
+    """Asks `read` every few seconds and hands what it returns to all listeners; a slow one misses some.
+
+    What cannot be read is logged and asked again: listeners keep what they have.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]], listeners_max: int, every_s: float = EVERY_S) -> None:
+        self._read, self._listeners_max, self._every_s = read, listeners_max, every_s
+        self._listeners: set[asyncio.Queue[bytes]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._last: bytes | None = None
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator["asyncio.Queue[bytes]"]:
+        """Yield a queue that holds the newest message that was not taken yet; the last known one at once.
+
+        :raises Problem: 503 if there are too many listeners.
+        """
+        if len(self._listeners) >= self._listeners_max:
+            detail = "too many viewers get live numbers: ask again later"
+            raise Problem("unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
+        self._listeners.add(queue)
+        if self._task is None:
+            self._last = None
+            self._task = asyncio.create_task(self._run())
+        elif self._last is not None:
+            queue.put_nowait(self._last)
+        try:
+            yield queue
+        finally:
+            self._listeners.discard(queue)
+            if not self._listeners:
+                await self.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                message = await self._read()
+            except Exception as error:
+                log.warning("The live numbers cannot be read.", cause=str(error))
+            else:
+                self._last = message
+                for queue in self._listeners:
+                    with suppress(asyncio.QueueEmpty):
+                        queue.get_nowait()
+                    queue.put_nowait(message)
+            await asyncio.sleep(self._every_s)
+
+    async def close(self) -> None:
+        """Stop asking."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
