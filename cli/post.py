@@ -35,9 +35,10 @@ def post(
         again_without("--supervise")
     from core import faults  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
-    from flows import health  # noqa: PLC0415
+    from flows import health, measurements  # noqa: PLC0415
     from flows.poster import Poster  # noqa: PLC0415
     from flows.poster_states import ClickHouseStateWriter  # noqa: PLC0415
+    from flows.watch import Watch  # noqa: PLC0415
     from sinks import ledger  # noqa: PLC0415
     from sinks.erp.registry import Adapters  # noqa: PLC0415
 
@@ -56,9 +57,12 @@ def post(
                 summary = poster.run_once()
             else:
                 server = health.serve(settings.metrics, settings.metrics.poster_port)
+                watch = Watch(measurements.of_poster(settings, SystemClock()), SystemClock())
+                watch.start()
                 try:
                     summary = poster.run()
                 finally:
+                    watch.stop()
                     server.shutdown()
     finally:
         engine.dispose()

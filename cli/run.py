@@ -42,6 +42,7 @@ def run(
         accept_gap=accept_gap,
         cluster=cluster,
         on_start=_report_progress,
+        config_path=cli.config_path,
     )
     said = "stopped: all that was read is stored"
     if ending.replayed:

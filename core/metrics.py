@@ -15,8 +15,11 @@ BYTES = Counter("meterbridge_read_bytes_total", "Payload bytes read.", ["stream"
 LAG_ENTRIES = Gauge("meterbridge_lag_entries", "Entries not read yet.", ["stream"])
 # Gauge: age of our position against the stream's last id.
 LAG_SECONDS = Gauge("meterbridge_lag_seconds", "Stream time between our position and its last id.", ["stream"])
-# Gauge: Unix time of the watermark that left the reader; its age is computed by the reader of the metric.
+# Gauge: Unix time of the watermark at a stage; its age is computed by the reader of the metric. `reader`: everything
+# below was read; `book`: it is booked; `durable`: it is in ClickHouse and the ledger, and a crash loses none of it.
 WATERMARK = Gauge("meterbridge_watermark_timestamp_seconds", "Watermark, as Unix time.", ["stage"])
+# Gauge: Unix time at which the newest sealed booked hour ends; what is in it never changes again.
+SEALED_HOUR = Gauge("meterbridge_sealed_hour_timestamp_seconds", "End of the newest sealed hour.", ["shard"])
 # Gauge: Unix time at which the current epoch began, by the process clock.
 EPOCH_STARTED = Gauge("meterbridge_epoch_started_timestamp_seconds", "Start of the current epoch.")
 # Histogram: events per item of the dataflow.
@@ -44,6 +47,8 @@ SINK_SECONDS = Histogram("meterbridge_sink_insert_seconds", "Duration of one ins
 SINK_RETRIES = Counter("meterbridge_sink_retries_total", "Inserts repeated.", ["table"])
 # Gauge: seconds of the last flush inside snapshot(), against the epoch's length.
 FLUSH_RATIO = Gauge("meterbridge_flush_epoch_ratio", "Flush time over epoch length; alert at 0.5.", ["table"])
+# Gauge: bytes that wait for a table's writer over the most that may (`queue_bytes_max`); at 1 the flow waits.
+QUEUE_RATIO = Gauge("meterbridge_sink_queue_ratio", "Share of a table's queue that is in use.", ["table"])
 # Gauge: Unix time since which a sink waits for its server; 0 when it does not.
 WAITING_SINCE = Gauge("meterbridge_waiting_since_timestamp_seconds", "Waiting for a server since.", ["server"])
 # Gauge: Unix time since which an entity's ERP does not answer; 0 when it does. Entities are few and configured.
@@ -56,3 +61,19 @@ OUTBOX = Gauge("meterbridge_outbox_documents", "Documents in the outbox by state
 POST_ATTEMPTS = Counter("meterbridge_post_attempts_total", "Posting attempts by outcome.", ["adapter", "outcome"])
 # Counter: events posted to the API, by what was answered; the reason is a code, empty for accepted ones.
 API_EVENTS = Counter("meterbridge_api_events_total", "Events posted to the API.", ["outcome", "reason"])
+# Gauge: Unix time at which the oldest posting that is in a state now was made; 0 without any.
+POSTINGS_OLDEST = Gauge(
+    "meterbridge_postings_oldest_timestamp_seconds", "When the oldest posting in that state was made.", ["state"]
+)
+# Gauge: open exceptions by kind: events, values and postings that wait for a person.
+EXCEPTIONS_OPEN = Gauge("meterbridge_exceptions_open", "Open exceptions.", ["kind"])
+# Gauge: Unix time at which the oldest open exception of a kind came up; 0 without any.
+EXCEPTIONS_OLDEST = Gauge("meterbridge_exceptions_oldest_timestamp_seconds", "Since when one is open.", ["kind"])
+# Gauge: whether the configuration files no longer give the revision that the flow runs (changed, or broken).
+CONFIG_DRIFT = Gauge("meterbridge_config_drift", "1 if the files differ from the revision that runs.")
+# Gauge: free bytes of the disk under a directory: `state`, `books` (the journal adapter's), `clickhouse`.
+DISK_FREE = Gauge("meterbridge_disk_free_bytes", "Free bytes of the disk.", ["directory"])
+# Gauge: size of the disk under a directory.
+DISK_SIZE = Gauge("meterbridge_disk_size_bytes", "Size of the disk.", ["directory"])
+# Gauge: Unix time at which a measurement of the watch was last made; the gauges it sets are that old.
+WATCHED = Gauge("meterbridge_watch_timestamp_seconds", "Last measurement.", ["part"])

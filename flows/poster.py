@@ -28,10 +28,11 @@ from core import metrics
 from core.clock import Clock
 from core.errors import Unreachable
 from flows.poster_delivery import Delivery
+from flows.poster_outcomes import OUTCOMES
 from flows.poster_pace import Breaker, TokenBucket
 from flows.poster_states import PostingStateWriter, StateFeed
 from sinks.erp.port import ErpPort
-from sinks.ledger import database, documents, erp_status, leases, posting_creation, postings, revisions
+from sinks.ledger import database, documents, erp_status, leases, posting_ages, posting_creation, postings, revisions
 from sinks.ledger.grouping import ErpNames
 from sinks.ledger.leases import Lease, LeaseLost
 
@@ -274,6 +275,8 @@ class Poster:
         desk = self._desks.get(entity.id)
         if desk is None or desk.erp != entity.erp:
             adapter = self._adapters(entity.erp)
+            for outcome in OUTCOMES:  # from 0, so that the first one shows as an increase
+                metrics.POST_ATTEMPTS.labels(adapter=adapter.name, outcome=outcome)
             rate = adapter.capabilities
             bucket = TokenBucket(rate.rate_per_s, rate.burst, self._clock)
             desk = _Desk(Breaker(self._clock), bucket, adapter, entity.erp)
@@ -311,6 +314,10 @@ class Poster:
         found = documents.count_by_state(self._engine)
         for state in ALL_STATES:
             metrics.OUTBOX.labels(state=state).set(found.get(state, 0))
+        oldest = posting_ages.oldest_made(self._engine)
+        for state in posting_ages.WATCHED:
+            made = oldest.get(state)
+            metrics.POSTINGS_OLDEST.labels(state).set(made.timestamp() if made else 0)
 
     def _wait(self, seconds: float) -> None:
         """Sleep in small steps, so that a stop is noticed."""

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final, get_args
 
 from flows.poster_pace import backoff_s
 from sinks.erp.port import (
@@ -28,6 +29,10 @@ _REPEATABLE = (Idempotency.UNIQUE_KEY, Idempotency.UPSERT, Idempotency.KEY_HEADE
 
 def _later_ms(now: datetime, seconds: float) -> int:
     return to_ms(now + timedelta(seconds=seconds))
+
+
+OUTCOMES: Final = tuple(sorted(kind.__name__.lower() for kind in get_args(Outcome)))
+"""Every name that `name_of` gives."""
 
 
 def name_of(outcome: Outcome) -> str:

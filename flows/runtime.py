@@ -34,7 +34,8 @@ from core.directory_lock import DirectoryLock
 from core.errors import MeterbridgeError, RetryableError, StopRequested
 from core.redis_client import connect as connect_redis
 from core.redis_client import server_time_ms
-from flows import health, metering, recovery_check
+from flows import health, measurements, metering, recovery_check
+from flows.watch import Watch
 from sinks import ledger, outbox
 from sinks.clickhouse.meters import record_meters
 from sinks.ledger import deployment, price_corrections, progress, revisions
@@ -158,8 +159,11 @@ def run(
     cluster: Cluster | None = None,
     clock: Clock | None = None,
     on_start: Callable[[threading.Event], None] | None = None,
+    config_path: Path | None = None,
 ) -> Ending:
     """Run the metering flow until it is drained, stopped by SIGTERM or SIGINT, or fails.
+
+    `config_path`: the files `configuration` came from; a metric tells when they change.
 
     :raises LockHeld: another flow runs on this state directory.
     :raises MeterbridgeError: whatever made it stop, with what to do about it.
@@ -193,6 +197,8 @@ def run(
             workers=settings.flow.workers,
             metrics=f"http://{settings.metrics.host}:{server.server_port}/metrics",
         )
+        watch = Watch(measurements.of_flow(settings, configuration, config_path), clock)
+        watch.start()
         try:
             if on_start is not None:
                 on_start(stop)
@@ -201,6 +207,7 @@ def run(
             if not replayed:
                 outbox.promote_all(engine)
         finally:
+            watch.stop()
             server.shutdown()
             engine.dispose()
         return Ending(

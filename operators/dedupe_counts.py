@@ -13,7 +13,7 @@ import polars as pl
 from core.errors import InvariantViolation
 from core.frames import COUNT_SCHEMA
 from core.metrics import EVENTS
-from core.reasons import UNMETERED
+from core.reasons import REASONS, UNMETERED
 from operators.dedupe_decide import ACCEPTED, ALREADY_VOIDED, CONFLICT, DUPLICATE, UNMATCHED_VOID
 
 MS_PER_MINUTE: Final = 60_000
@@ -27,6 +27,10 @@ NAMES: Final = {
     ALREADY_VOIDED: ("rejected", "already_voided"),
     _UNMETERED_CODE: ("accepted", UNMETERED),
 }
+
+# A counter that is born at 1 shows no increase: its first conflict would alarm nobody.
+for _labels in {*NAMES.values(), *(("rejected", _reason) for _reason in REASONS if _reason != NAMES[CONFLICT][1])}:
+    EVENTS.labels(*_labels)
 
 Key = tuple[int, int, str, str]
 """(stream, arrival minute, outcome, reason)."""

@@ -9,6 +9,7 @@ import polars as pl
 from config.period_closes import ClosesAt, none_recorded
 from config.revision import History
 from core.errors import InvariantViolation, StateMismatch
+from core.metrics import SEALED_HOUR
 from core.quantities import exactly
 from operators.book_time import SealPoints
 from operators.items import Exceptions, Facts, Marker, RatedRows
@@ -84,6 +85,7 @@ class RateLogic:
         if not marked or watermark_ms is None:
             return []
         out = self._seal(watermark_ms)
+        SEALED_HOUR.labels(self._key).set(self._sealed_until_s(watermark_ms))
         # A round that sealed an hour is late already, and may be one of many while catching up.
         if not out and self._live.is_due(watermark_ms):
             # The watermark's hour has begun, so whatever is known at it is recorded by now.
@@ -142,6 +144,13 @@ class RateLogic:
                 out.append(RatedRows(rows, point_ms))
             if len(exceptions):
                 out.append(Exceptions(exceptions))
+
+    def _sealed_until_s(self, watermark_ms: int) -> int:
+        """Return when the newest sealed hour ends, as Unix time; hours without usage are sealed as well."""
+        hour = watermark_ms // _MS_PER_HOUR
+        while hour and self._seals.point_ms(hour * 60 - 1) > watermark_ms:
+            hour -= 1
+        return hour * 3600
 
     def _next_hour(self) -> int | None:
         last = self._last_hour

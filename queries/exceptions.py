@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from core.errors import InvalidRequest
 from queries.stores import EPOCH, Stores
@@ -23,7 +23,7 @@ GROUPS_MAX: Final = 10_000
 RESOLVED_PREFIX: Final = "group:"
 """Kind under which the ledger keeps that a group of ClickHouse's rows was resolved, and up to when."""
 
-_MASK: Final = "replaceRegexpAll(detail, '[0-9a-f]{8,}|[0-9]+', '#')"
+CAUSE: Final = "replaceRegexpAll(detail, '[0-9a-f]{8,}|[0-9]+', '#')"
 """Positions, digests and numbers differ from event to event; what is left is the cause."""
 
 
@@ -71,7 +71,8 @@ def groups(
         return []
     parameters = {"tenants": only, "since": since or EPOCH, "limit": GROUPS_MAX}
     found = [*_rejects(stores, parameters), *_exceptions(stores, parameters), *_ledger(stores, since)]
-    resolved = _resolved(stores)
+    with read(stores.engine) as connection:
+        resolved = resolved_until(connection)
     for group in found:
         group.resolved_until = resolved.get(group.key, group.resolved_until)
     kept = [
@@ -104,7 +105,7 @@ def find(stores: Stores, keys: Sequence[str], tenants: Sequence[str] | None = No
 
 def _rejects(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
     rows = stores.rows(
-        f"SELECT if(counted, toString(reason), 'unusable_value') AS kind, {_MASK} AS cause, count() AS n,"  # noqa: S608
+        f"SELECT if(counted, toString(reason), 'unusable_value') AS kind, {CAUSE} AS cause, count() AS n,"  # noqa: S608
         " min(ingest_time) AS first, max(ingest_time) AS last,"
         " arraySort(groupUniqArray(20)(JSONExtractString(raw, 'subject'))) AS tenants,"
         f" groupArraySample({SAMPLES_MAX}, 1)((stream, entry_id, entry_index, detail, substring(raw, 1, 500)))"
@@ -133,7 +134,7 @@ def _rejects(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
 
 def _exceptions(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
     rows = stores.rows(
-        f"SELECT kind AS k, {_MASK} AS cause, sum(e.events) AS n, min(booked_minute) AS first,"  # noqa: S608
+        f"SELECT kind AS k, {CAUSE} AS cause, sum(e.events) AS n, min(booked_minute) AS first,"  # noqa: S608
         " max(booked_minute) AS last, arraySort(groupUniqArray(20)(e.tenant)) AS tenants,"
         f" groupArraySample({SAMPLES_MAX}, 1)((identity, meter, detail)) AS samples FROM @exceptions_current AS e"
         " WHERE booked_minute >= {since:DateTime}"
@@ -174,10 +175,10 @@ def _ledger(stores: Stores, since: datetime | None) -> list[Group]:
     return found
 
 
-def _resolved(stores: Stores) -> dict[str, datetime]:
+def resolved_until(connection: Connection) -> dict[str, datetime]:
+    """Return up to when each group of ClickHouse's rows was resolved, by the group's key."""
     table = tables.exceptions
     query = select(table.c.identity, table.c.resolved_at_ms).where(
         table.c.kind.startswith(RESOLVED_PREFIX), table.c.resolved_at_ms.is_not(None)
     )
-    with read(stores.engine) as connection:
-        return {row.identity: to_datetime(row.resolved_at_ms) for row in connection.execute(query)}
+    return {row.identity: to_datetime(row.resolved_at_ms) for row in connection.execute(query)}

@@ -57,6 +57,7 @@ def _promote(connection: Any, sequence: int | None) -> int:
         watermark_ms = max(staged.watermark_ms, promoted.watermark_ms)  # never back: a replay from an old snapshot
         progress.put(connection, progress.PROMOTED, Progress(staged.sequence, watermark_ms, staged.senders))
         progress.forget(connection, progress.STAGED)
+        metrics.WATERMARK.labels("durable").set(watermark_ms / 1000)
     return count
 
 

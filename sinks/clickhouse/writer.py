@@ -21,7 +21,7 @@ from config.settings import ClickHouseSettings
 from core import faults
 from core.errors import RetryableError, StopRequested
 from core.logging import without_password
-from core.metrics import FLUSH_RATIO, SINK_RETRIES, SINK_ROWS, SINK_SECONDS, WAITING_SINCE
+from core.metrics import FLUSH_RATIO, QUEUE_RATIO, SINK_RETRIES, SINK_ROWS, SINK_SECONDS, WAITING_SINCE
 from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.tables import Item, TableSpec, rows_in, size_bytes
 
@@ -99,6 +99,8 @@ class TableWriter:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"write-{spec.name}", daemon=True)
         self._insert_bytes = min(settings.insert_bytes_max, settings.queue_bytes_max // 2)
+        SINK_RETRIES.labels(spec.name)  # from 0, so that the first one shows as an increase
+        self._queue_ratio = QUEUE_RATIO.labels(spec.name)
         _WRITERS.add(self)
 
     # --- called by the worker ----------------------------------------------------------------------------
@@ -152,6 +154,7 @@ class TableWriter:
             self._queue.append((item, rows_in(item), size))
             self._queued_rows += rows_in(item)
             self._queued_bytes += size
+            self._tell_queue()
             if self._due():
                 self._changed.notify_all()
 
@@ -162,6 +165,9 @@ class TableWriter:
         self._flush_wanted = bool(self._queue)
         self._changed.notify_all()
         return False
+
+    def _tell_queue(self) -> None:
+        self._queue_ratio.set((self._queued_bytes + self._taken_bytes) / self._settings.queue_bytes_max)
 
     def _want_flush(self) -> None:
         with self._changed:
@@ -229,6 +235,7 @@ class TableWriter:
                 del items
                 with self._changed:
                     self._taken_bytes = self._taken = 0
+                    self._tell_queue()
                     self._changed.notify_all()
         except BaseException as error:  # handed to the worker, which raises it
             with self._changed:

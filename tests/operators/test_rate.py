@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from prometheus_client import REGISTRY
 
 from config.revision import History
 from core.errors import InvariantViolation, StateMismatch
@@ -43,6 +44,14 @@ def test_an_hour_is_rated_when_the_watermark_passes_its_end_plus_the_grace_and_n
     assert [item.watermark_ms for item in sealed] == [(T0 + 61) * 60_000]
     assert isinstance(driver.out[-1], Marker)
     assert driver.out[-1] == Marker("customer-0", (T0 + 61) * 60_000)
+
+
+def test_the_newest_sealed_hour_is_told_whether_or_not_anything_was_used_in_it() -> None:
+    driver = Driver(History([revision([version(PER_TOKEN)])]))
+    for passed, sealed_hours in ((60, 0), (61, 1), (119, 1), (181, 3), (240, 3), (241, 4)):
+        driver.send(facts([]), passed)
+        told = REGISTRY.get_sample_value("meterbridge_sealed_hour_timestamp_seconds", {"shard": "customer-0"})
+        assert told == T0 * 60 + sealed_hours * 3600
 
 
 def test_rows_carry_everything_the_stores_want() -> None:

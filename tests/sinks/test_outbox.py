@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
@@ -66,6 +67,7 @@ def test_documents_are_staged_in_snapshot_and_pending_in_the_next_epoch(outbox: 
     part.write_batch(both(7_200_001))
     assert outbox.states() == {"PENDING": 1, "NOT_POSTED_ZERO": 1}
     assert progress.watermark_ms(outbox.engine) == 7_200_000
+    assert REGISTRY.get_sample_value("meterbridge_watermark_timestamp_seconds", {"stage": "durable"}) == 7_200
 
 
 def test_the_watermark_is_the_minimum_over_all_senders(outbox: Outbox) -> None:
