@@ -1,4 +1,4 @@
-"""Tells ClickHouse the state of each document's posting. The ledger is the truth; this is a copy for readers.
+"""Tells ClickHouse the state of each document's posting, and documents of acts: copies for readers of the ledger's.
 
 ClickHouse may be down for days: posting goes on, and what was not told is told later. A row replaces itself by
 document key and version, so that telling it twice is harmless.
@@ -7,14 +7,16 @@ document key and version, so that telling it twice is harmless.
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+import orjson
 import structlog
 from sqlalchemy import Engine, bindparam, func, select, update
 
 from config.settings import ClickHouseSettings
 from core.clock import Clock
 from sinks.clickhouse.client import connect
-from sinks.clickhouse.posting_states import PostingState, write_posting_states
+from sinks.clickhouse.posting_states import PostingState, write_act_documents, write_posting_states
 from sinks.ledger import documents, tables
+from sinks.ledger.act_documents import ActDocument
 from sinks.ledger.database import read, write
 from sinks.ledger.times import to_datetime
 
@@ -22,6 +24,7 @@ log = structlog.get_logger()
 
 POSTINGS_PER_RUN_MAX: Final = 200
 ROWS_PER_INSERT_MAX: Final = 20_000
+ACTS_PER_RUN_MAX: Final = 1_000
 RETRY_S: Final = 10.0
 
 
@@ -30,6 +33,10 @@ class PostingStateWriter(Protocol):
 
     def write(self, rows: Sequence[PostingState]) -> None:
         """Write rows; any exception means that they are written again later."""
+        ...
+
+    def write_documents(self, made: Sequence[ActDocument]) -> None:
+        """Write documents of acts into `financial_documents`; the same rule."""
         ...
 
 
@@ -44,6 +51,11 @@ class ClickHouseStateWriter:
         with connect(self._settings) as client:
             write_posting_states(client, rows)
 
+    def write_documents(self, made: Sequence[ActDocument]) -> None:
+        """Insert the documents."""
+        with connect(self._settings) as client:
+            write_act_documents(client, made)
+
 
 class StateFeed:
     """Finds what changed since it was last told, and tells it."""
@@ -56,11 +68,12 @@ class StateFeed:
         self._failing = False
 
     def run(self) -> int:
-        """Tell up to POSTINGS_PER_RUN_MAX postings and the zero documents; return how many rows were written."""
+        """Tell documents of acts, up to POSTINGS_PER_RUN_MAX postings and zero documents; return how many rows."""
         if self._writer is None or self._clock.monotonic_s() < self._retry_at_s:
             return 0
         try:
-            written = self._tell_postings(self._writer) + self._tell_zeros(self._writer)
+            written = self._tell_acts(self._writer)
+            written += self._tell_postings(self._writer) + self._tell_zeros(self._writer)
         except Exception as error:
             # Whatever it is, it must not stop posting: the rows stay marked as not written.
             if not self._failing:
@@ -114,6 +127,24 @@ class StateFeed:
             connection.execute(told.values(version_written=bindparam("told")), parameters)
         return len(rows)
 
+    def _tell_acts(self, writer: PostingStateWriter) -> int:
+        table = tables.documents
+        waiting = (table.c.origin == documents.ACT) & (table.c.state_written == 0)
+        with read(self._engine) as connection:
+            found = connection.execute(select(table.c.json).where(waiting).limit(ACTS_PER_RUN_MAX))
+            made = [ActDocument(orjson.loads(text)) for text in found.scalars()]
+        if not made:
+            return 0
+        writer.write_documents(made)
+        self._mark_written([one.key for one in made])
+        return len(made)
+
+    def _mark_written(self, keys: Sequence[str]) -> None:
+        table = tables.documents
+        with write(self._engine) as connection:
+            change = update(table).where(table.c.key == bindparam("document")).values(state_written=1)
+            connection.execute(change, [{"document": key} for key in keys])
+
     def _tell_zeros(self, writer: PostingStateWriter) -> int:
         table = tables.documents
         waiting = (table.c.state == documents.NOT_POSTED_ZERO) & (table.c.state_written == 0)
@@ -123,9 +154,7 @@ class StateFeed:
             return 0
         now = self._clock.now()
         self._write(writer, [PostingState(key, "", documents.NOT_POSTED_ZERO, "", "", now, None, 1) for key in keys])
-        with write(self._engine) as connection:
-            change = update(table).where(table.c.key == bindparam("document")).values(state_written=1)
-            connection.execute(change, [{"document": key} for key in keys])
+        self._mark_written(keys)
         return len(keys)
 
     def _write(self, writer: PostingStateWriter, rows: list[PostingState]) -> None:

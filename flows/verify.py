@@ -30,6 +30,7 @@ from sinks import ledger
 from sinks.clickhouse.client import connect
 from sinks.ledger import act_check, deployment, documents, progress, revisions
 from sinks.ledger.closes import LedgerCloses
+from sinks.ledger.documents import ACT_KINDS
 from sinks.outbox import promote_all
 from sources.redis_streams import RedisStreamSource
 from sources.stored_events import StoredEventSource
@@ -109,7 +110,8 @@ TABLES = (
     _Table(
         "financial_documents_current",
         "key, digest, entity, customer, contract, currency, booked_hour, accounting_period, kind, total, lines",
-        "booked_hour < toDateTime({hour:Int64} * 3600, 'UTC')",
+        # Documents of acts are the poster's; the ledger check makes them again.
+        f"kind NOT IN {ACT_KINDS} AND booked_hour < toDateTime({{hour:Int64}} * 3600, 'UTC')",
     ),
 )
 

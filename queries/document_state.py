@@ -7,6 +7,7 @@ from sqlalchemy import select
 from queries.stores import Row, Stores
 from sinks.ledger import tables
 from sinks.ledger.database import read
+from sinks.ledger.documents import ACT_KINDS
 from sinks.ledger.times import to_datetime
 
 _DOCUMENT_COLUMNS: Final = (
@@ -20,7 +21,8 @@ def document_states(stores: Stores, rated: Row) -> list[Row]:
         return []
     found = stores.rows(
         f"SELECT {_DOCUMENT_COLUMNS} FROM @financial_documents_current"  # noqa: S608
-        " WHERE customer = {customer:String} AND contract = {contract:String} AND currency = {currency:String}"
+        f" WHERE kind NOT IN {ACT_KINDS}"  # they follow from other documents, not from rated rows
+        " AND customer = {customer:String} AND contract = {contract:String} AND currency = {currency:String}"
         " AND booked_hour = {booked:DateTime} AND accounting_period = {period:String}",
         {
             "customer": rated["customer"],

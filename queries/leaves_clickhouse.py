@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from queries.leaves import Leaf
 from queries.stores import Stores, of_hour
+from sinks.ledger.documents import ACT_KINDS
 
 ROWS_PER_SLICE_MAX: Final = 2_000_000
 """A slice's rows are hashed and sorted at once: some 100 bytes a row."""
@@ -120,7 +121,8 @@ PARTS: Final = (
     ),
     TablePart(
         "financial_documents",
-        "entity = {entity:String} AND accounting_period = {period:String}",
+        # Documents of acts come here after the fact; they are sealed in the ledger.
+        f"kind NOT IN {ACT_KINDS} AND entity = {{entity:String}} AND accounting_period = {{period:String}}",
         "booked_hour",
         "customer",
         "key",

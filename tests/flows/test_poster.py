@@ -13,6 +13,7 @@ from core.errors import InvariantViolation
 from sinks.clickhouse.posting_states import PostingState
 from sinks.erp.journal import JournalAdapter
 from sinks.ledger import documents, leases, postings, tables
+from sinks.ledger.act_documents import ActDocument
 from sinks.ledger.database import read, write
 from sinks.ledger.times import to_ms
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
@@ -217,7 +218,14 @@ class Writer:
 
     def __init__(self) -> None:
         self.rows: dict[str, PostingState] = {}
+        self.documents: dict[str, str] = {}
         self.down = False
+
+    def write_documents(self, made: Sequence[ActDocument]) -> None:
+        if self.down:
+            message = "ClickHouse is down"
+            raise ConnectionError(message)
+        self.documents |= {one.key: one.digest for one in made}
 
     def write(self, rows: Sequence[PostingState]) -> None:
         if self.down:

@@ -1,16 +1,18 @@
 """`reconcile --erp` on a finished run: the journal's files edited by hand are found, named, and clean again after."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 
 from core.clock import SystemClock
 from queries.document_trace import trace_document
-from queries.reconcile import Report, reconcile, span_of
+from queries.reconcile import Check, Report, reconcile, span_of
+from queries.reconcile_documents import checks as document_checks
 from queries.reconcile_erp import books, checks
 from sinks.erp.registry import Adapters
 from sinks.ledger import posting_creation, postings, tables
-from sinks.ledger.database import read
+from sinks.ledger.database import read, write
 from sinks.ledger.reversal import reverse
 from tests.queries.conftest import Finished, post
 
@@ -52,6 +54,18 @@ def test_the_books_are_ours_until_somebody_edits_them(finished: Finished) -> Non
     assert set(postings.count_by_state(finished.stores.engine)) == {"RECONCILED"}
 
 
+acts_only = tables.documents.c.origin == "act"
+
+
+def same_in_both_stores(finished: Finished, *, acts: bool = True) -> Check:
+    """Return the check of documents in ledger and ClickHouse, up to today if acts are to be in the span."""
+    stores = finished.stores
+    span = span_of(stores, None, None)
+    if acts:
+        span = replace(span, ends=SystemClock().now() + timedelta(days=1))
+    return next(one for one in document_checks(stores, span) if one.name == "documents are the same in both stores")
+
+
 def test_each_set_of_books_is_read_once(finished: Finished) -> None:
     found = books(finished.stores.history, Adapters(finished.stores.settings))
     assert [(adapter.name, names) for adapter, names in found] == [("journal", ["EU01", "US01"])]
@@ -73,6 +87,17 @@ def test_a_reversal_breaks_no_identity_and_its_document_can_be_traced(finished: 
     trace = trace_document(stores, made.documents[0])
     assert trace is not None
     assert (trace.document["kind"], trace.state, trace.charges) == ("reversal", "RECONCILED", [])
+    rows = stores.rows(
+        "SELECT key, kind, posting_state, total FROM @financial_documents_current WHERE kind = 'reversal' ORDER BY key"
+    )
+    found = [(row["key"], row["posting_state"]) for row in rows]
+    assert found == [(one, "POSTED") for one in sorted(made.documents)]
+    assert same_in_both_stores(finished).holds
+    with write(stores.engine) as connection:  # told, and the poster died before it noted that
+        connection.execute(tables.documents.update().where(acts_only).values(state_written=0))
+    assert same_in_both_stores(finished).holds
+    post(finished.deployment)
+    assert same_in_both_stores(finished).groups > same_in_both_stores(finished, acts=False).groups
     original = trace_document(stores, trace.document["reverses"])
     assert original is not None
     assert original.state == "REVERSED"

@@ -12,6 +12,7 @@ from flows.poster import Poster
 from sinks.clickhouse.posting_states import PostingState
 from sinks.erp.port import Idempotency
 from sinks.ledger import documents, held, leases, postings
+from sinks.ledger.act_documents import ActDocument
 from tests.simulation.erp import SimulatedErp, chosen_capabilities
 from tests.simulation.fate import Died, Fate, require
 from tests.simulation.ledger import final_states, posting_states
@@ -38,6 +39,10 @@ class StateTable:
         if self._fate.fails():
             message = "ClickHouse took it and did not say so"
             raise Unreachable(message)
+
+    def write_documents(self, made: Sequence[ActDocument]) -> None:
+        """Refuse documents of acts: nobody acts in the simulated world."""
+        require(not made, "a document of an act came to a world without acts")
 
 
 PASSES_MAX = 400
