@@ -2,12 +2,27 @@
 
 from typing import Final
 
-from console.pages import corrections, document, documents, exceptions, explain, overview, plans, reconciliation, trace
+from console.pages import (
+    corrections,
+    document,
+    documents,
+    events,
+    exceptions,
+    explain,
+    overview,
+    plans,
+    reconciliation,
+    spend,
+    trace,
+    usage,
+)
 from console.pages.base import Page, page_route
 from console.pages.login import session_routes
 
 PAGES: Final[tuple[Page, ...]] = (
     overview.PAGE,
+    usage.PAGE,
+    spend.PAGE,
     corrections.PAGE,
     documents.PAGE,
     exceptions.PAGE,
@@ -15,6 +30,7 @@ PAGES: Final[tuple[Page, ...]] = (
     trace.PAGE,
     plans.PAGE,
     document.PAGE,
+    events.PAGE,
     explain.PAGE,
     exceptions.ONE,
 )

@@ -1,13 +1,16 @@
 """What a page's address asks for: times, choices and texts, checked; a wrong one says which and why."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from starlette.requests import Request
 
 from console.problems import Problem
+from queries.windows import Window
 
-TEXT_MAX = 600
+TEXT_MAX: Final = 600
+WINDOWS: Final[tuple[Window, ...]] = ("minute", "hour", "day", "month")
 
 
 def text(request: Request, name: str, longest: int = TEXT_MAX) -> str:
@@ -65,6 +68,15 @@ def span(request: Request, latest: datetime, default: timedelta, longest: timede
     if ends - begins > longest:
         raise Problem("invalid_request", f"from: at most {longest.days} days before to")
     return begins, ends
+
+
+def window(request: Request) -> Window | None:
+    """Return the window of time asked for, None if there is none.
+
+    :raises Problem: it is another one.
+    """
+    found = choice(request, "window", WINDOWS)
+    return next((one for one in WINDOWS if one == found), None)
 
 
 def zone(request: Request) -> ZoneInfo:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from core.currencies import exponent, is_known
 
@@ -49,6 +50,14 @@ def money(value: Decimal | int | str | None, currency: str = "") -> str:
     return f"{text} {currency}".rstrip()
 
 
+def about(value: Decimal | None, currency: str = "") -> str:
+    """Return an estimate, rounded to the currency's minor unit, or to whole units without a currency."""
+    if value is None:
+        return NOTHING
+    places = (exponent(currency) if is_known(currency) else 2) if currency else 0
+    return f"{_grouped(value.quantize(Decimal(1).scaleb(-places)), places)} {currency}".rstrip()
+
+
 def when(value: datetime | None) -> str:
     """Return a moment with its zone: `2026-10-05 14:03:09 UTC`; parts that are zero in every row stay, to align."""
     if value is None:
@@ -59,6 +68,12 @@ def when(value: datetime | None) -> str:
 def minute(value: datetime | None) -> str:
     """Return a moment to the minute: `2026-10-05 14:03 UTC`."""
     return NOTHING if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def local(value: datetime, zone: str) -> str:
+    """Return a moment in a time zone, with its offset: `2026-10-25 02:00 +0200`; UTC says so."""
+    shown = value.astimezone(ZoneInfo(zone))
+    return f"{shown:%Y-%m-%d %H:%M} " + ("UTC" if zone == "UTC" else f"{shown:%z}")
 
 
 def iso(value: datetime | None) -> str:
@@ -130,9 +145,11 @@ FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "count": count,
     "quantity": quantity,
     "money": money,
+    "about": about,
     "when": when,
     "minute": minute,
     "iso": iso,
+    "local": local,
     "duration": duration,
     "ago": ago,
     "share": share,

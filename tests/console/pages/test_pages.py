@@ -13,7 +13,7 @@ from tests.console.pages.conftest import LogIn
 from tests.queries.conftest import Finished
 
 WHOLE = ("/exceptions", "/reconciliation", "/plans")
-PAGES = ("/", "/corrections", "/documents", "/exceptions", "/reconciliation", "/trace", "/plans")
+PAGES = ("/", "/usage", "/spend", "/corrections", "/documents", "/exceptions", "/reconciliation", "/trace", "/plans")
 
 
 def rows_of(text: str, table: str) -> list[str]:
@@ -199,9 +199,60 @@ def test_a_token_of_single_tenants_sees_its_own_only(log_in: LogIn, finished: Fi
     event = finished.stores.rows("SELECT source, id FROM @usage_events_current WHERE tenant = 'acme' LIMIT 1")[0]
     found = client.get("/trace", params={"id": event["id"], "source": event["source"]}).text
     assert "Nothing has this id" in found
+    assert client.get("/usage?tenant=acme").status_code == 403
+    assert client.get("/events?tenant=acme&meter=requests&from=2026-11-20T07:00Z").status_code == 403
+    assert client.get("/spend?customer=acme").status_code == 404
+    assert ">acme<" not in client.get("/usage").text + client.get("/spend").text
     late = client.get("/corrections?from=2026-11-20T00:00Z").text
     assert set(re.findall(r"</span></td><td>([a-z-]+)</td>", late)) <= {"globex"}
     assert client.get("/").headers["location"] == "/usage"
+
+
+def test_usage_is_that_of_the_facts_and_leads_to_its_events(log_in: LogIn, finished: Finished) -> None:
+    client = log_in()
+    rows = list(csv.DictReader(io.StringIO(client.get("/usage?meter=input_tokens&span=week&by=model&format=csv").text)))
+    facts = finished.stores.rows(
+        "SELECT dimensions['model'] AS model, sum(value) AS amount, sum(f.events) AS n FROM @usage_facts_current AS f"
+        " WHERE meter = 'input_tokens' GROUP BY model"
+    )
+    sums: dict[str, Decimal] = {}
+    for row in rows:
+        sums[row["group"]] = sums.get(row["group"], Decimal(0)) + Decimal(row["value"])
+    assert sums == {row["model"]: row["amount"] for row in facts}
+    assert sum(int(row["events"]) for row in rows) == sum(row["n"] for row in facts)
+    hour = finished.stores.rows(
+        "SELECT toStartOfHour(usage_minute) AS hour, sum(value) AS amount FROM @usage_facts_current"
+        " WHERE meter = 'input_tokens' AND tenant = 'acme' GROUP BY hour ORDER BY amount DESC LIMIT 1"
+    )[0]
+    address = f"/events?tenant=acme&meter=input_tokens&window=hour&from={hour['hour']:%Y-%m-%dT%H:%M}Z&format=csv"
+    events = list(csv.DictReader(io.StringIO(client.get(address).text)))
+    assert sum(int(row["sign"]) * Decimal(row["value"]) for row in events) == hour["amount"]
+
+
+def test_usage_as_it_was_known_earlier_leaves_out_what_was_booked_later(log_in: LogIn, finished: Finished) -> None:
+    moment = "2026-11-20T10:00Z"
+    text = log_in().get(f"/usage?meter=requests&span=week&window=day&as_of={moment}&format=csv").text
+    shown = sum(int(row["events"]) for row in csv.DictReader(io.StringIO(text)))
+    known = finished.stores.rows(
+        "SELECT sumIf(f.events, booked_minute < '2026-11-20 10:00:00') AS then, sum(f.events) AS now"
+        " FROM @usage_facts_current AS f WHERE meter = 'requests'"
+    )[0]
+    assert shown == known["then"] < known["now"]
+
+
+def test_spend_of_a_customer_adds_up_to_its_rated_rows(log_in: LogIn, finished: Finished) -> None:
+    client = log_in()
+    rows = list(csv.DictReader(io.StringIO(client.get("/spend?at=2026-11-20T12:00Z&format=csv").text)))
+    sums: dict[str, Decimal] = {}
+    for row in rows:
+        sums[row["customer"]] = sums.get(row["customer"], Decimal(0)) + Decimal(row["amount"])
+    known = finished.stores.rows(
+        "SELECT customer, sum(amount) AS total FROM @rated_usage_current WHERE customer != ''"
+        " AND period_start = '2026-11-01 00:00:00' GROUP BY customer"
+    )
+    assert {row["customer"]: sums[row["customer"]] for row in known} == {row["customer"]: row["total"] for row in known}
+    text = client.get("/spend?customer=globex&at=2026-11-20T12:00Z").text
+    assert "Tier 1 of" in text or "Tier 2 of" in text
 
 
 def test_live_figures_arrive_as_events(log_in: LogIn) -> None:
@@ -216,7 +267,8 @@ def test_live_figures_arrive_as_events(log_in: LogIn) -> None:
 @pytest.mark.parametrize(
     "address",
     ["/documents?after=x", "/documents?kind=none", "/corrections?from=yesterday", "/trace?q=%00", "/exceptions?age=9",
-     "/corrections?from=2026-11-02&to=2026-11-01", "/explain", "/documents?format=xml"],
+     "/corrections?from=2026-11-02&to=2026-11-01", "/explain", "/documents?format=xml",
+     "/usage?zone=Mars", "/usage?by=none", "/usage?span=year", "/events?tenant=acme"],
 )  # fmt: skip
 def test_a_wrong_address_says_what_is_wrong(log_in: LogIn, address: str) -> None:
     answer = log_in().get(address)

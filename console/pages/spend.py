@@ -1,0 +1,122 @@
+"""Spend: what customers have come to in their billing periods, what they will come to, and where in their tiers."""
+
+from collections import defaultdict
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from console.pages import asked, exporting
+from console.pages.base import Page, Values, Visit
+from console.problems import Problem
+from console.scope import customers_of
+from queries.spend import ContractSpend, spend
+from queries.stores import Row, Stores
+
+_CUSTOMERS_MAX: Final = 200
+_COLUMNS: Final = (
+    "customer", "contract", "plan", "charge", "price_row", "meter", "quantity", "unit", "events", "amount",
+    "forecast_quantity", "forecast_amount", "currency", "period_start", "period_end",
+)  # fmt: skip
+
+
+async def show(visit: Visit) -> Values | Response:
+    """Return all customers with their amounts to date, or one customer charge by charge."""
+    kind = exporting.wanted(visit.request)
+    return await visit.services.pool.ask(lambda stores: _answer(visit, stores, kind))
+
+
+def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
+    request, now = visit.request, visit.services.clock.now()
+    allowed = customers_of(visit.token, stores.history)
+    known = sorted(one.id for one in stores.history.latest.configuration.customers)
+    customers = [name for name in known if allowed is None or name in allowed]
+    customer, as_of = asked.text(request, "customer"), asked.moment(request, "as_of")
+    at = min(asked.moment(request, "at") or now, now)
+    if customer:
+        if customer not in customers:
+            raise Problem("not_found", f"no customer {customer!r}")
+        contracts = spend(stores, customer, at, as_of=as_of)
+        if kind:
+            return exporting.file_of(f"spend-{customer}", kind, _COLUMNS, _plain(contracts))
+        return {
+            "customer": customer,
+            "customers": customers,
+            "contracts": contracts,
+            "daily": daily(stores, customer, contracts),
+            "at": at,
+            "as_of": as_of,
+            "now": now,
+        }
+    contracts = [one for name in customers[:_CUSTOMERS_MAX] for one in spend(stores, name, at, as_of=as_of)]
+    if kind:
+        return exporting.file_of("spend", kind, _COLUMNS, _plain(contracts))
+    return {
+        "customer": "",
+        "customers": customers,
+        "contracts": sorted(contracts, key=lambda one: (one.currency, -one.amount, one.customer)),
+        "totals": totals(contracts),
+        "more": max(0, len(customers) - _CUSTOMERS_MAX),
+        "at": at,
+        "as_of": as_of,
+        "now": now,
+    }
+
+
+def totals(contracts: list[ContractSpend]) -> dict[str, tuple[Decimal, Decimal, int]]:
+    """Return amount to date, forecast and count of contracts, by currency."""
+    found: dict[str, tuple[Decimal, Decimal, int]] = defaultdict(lambda: (Decimal(0), Decimal(0), 0))
+    for one in contracts:
+        amount, forecast, count = found[one.currency]
+        found[one.currency] = (amount + one.amount, forecast + one.forecast_amount, count + 1)
+    return dict(sorted(found.items()))
+
+
+def _plain(contracts: list[ContractSpend]) -> list[dict[str, Any]]:
+    rows = []
+    for one in contracts:
+        head = {name: getattr(one, name) for name in ("customer", "contract", "plan", "currency")}
+        head |= {"period_start": one.period_start, "period_end": one.period_end}
+        rows += [
+            {name: getattr(charge, name) for name in _COLUMNS if hasattr(charge, name)} | head for charge in one.charges
+        ]
+    return rows
+
+
+def daily(stores: Stores, customer: str, contracts: list[ContractSpend]) -> dict[str, Any]:
+    """Return the chart of amounts by day of booking, one series for each charge, since the oldest period began."""
+    if not contracts:
+        return {"times": [], "series": []}
+    rows: list[Row] = stores.rows(
+        "SELECT toUnixTimestamp(toStartOfDay(booked_hour, 'UTC')) AS day, charge, sum(r.amount) AS total"
+        " FROM @rated_usage_current AS r WHERE customer = {customer:String} AND booked_hour >= {from:DateTime}"
+        " AND status IN ('sealed', 'provisional') GROUP BY day, charge ORDER BY day",
+        {"customer": customer, "from": _midnight(min(one.period_start for one in contracts))},
+    )
+    days = sorted({int(row["day"]) for row in rows})
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    for row in rows:
+        sums[row["charge"]] += abs(row["total"])
+    shown = sorted(sums, key=lambda charge: -sums[charge])[:6]
+    found = {(row["charge"], int(row["day"])): float(row["total"]) for row in rows}
+    return {
+        "times": days,
+        "step": 86_400,
+        "unit": contracts[0].currency,
+        "series": [
+            {
+                "name": charge or "without charge",
+                "kind": "line",
+                "values": [found.get((charge, day), 0) for day in days],
+            }
+            for charge in shown
+        ],
+    }
+
+
+def _midnight(when: datetime) -> datetime:
+    return when.replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+PAGE = Page("/spend", "spend", "Spend", "spend.html", show)
