@@ -1,6 +1,6 @@
 """`meterbridge reconcile`: compare every account of the same thing, from stream counts to postings."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +23,7 @@ _SHOWN_MAX = 10
 def reconcile(
     from_: Annotated[str, typer.Option("--from", help="First booked hour, RFC 3339. Default: the beginning.")] = "",
     to: Annotated[str, typer.Option("--to", help="End of the span. Default: the last sealed hour.")] = "",
+    last_hours: Annotated[int, typer.Option(min=0, help="Only the last so many sealed hours. 0: all.")] = 0,
     erp: Annotated[bool, typer.Option("--erp", help="Read our entries back from the ERP, and compare them.")] = False,
 ) -> None:
     """Check every identity between events, facts, rated rows, documents and postings, to the last digit.
@@ -32,13 +33,15 @@ def reconcile(
 
     Prints what disagrees, by how much, and the likely cause. The exit code is 0 only if everything agrees.
     """
+    from queries.reconcile import Span, report_to_plain, span_of  # noqa: PLC0415
     from queries.reconcile import reconcile as run  # noqa: PLC0415
-    from queries.reconcile import report_to_plain, span_of  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
 
     begins, ends = _time(from_, "--from"), _time(to, "--to")
     with open_stores(context().settings) as stores:
         span = span_of(stores, begins, ends)
+        if last_hours:
+            span = Span(max(span.begins, span.ends - timedelta(hours=last_hours)), span.ends)
         with progress("Reconciling", None) as advance:
             report = run(stores, span, lambda _name: advance(1), _erp_checks if erp else None)
     emit(report_to_plain(report), *_parts(report))

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
@@ -10,6 +11,9 @@ import typer
 from cli.context import context
 from cli.output import emit
 from cli.supervised import again_without
+
+if TYPE_CHECKING:
+    from cli.context import Context
 
 log = structlog.get_logger()
 
@@ -41,8 +45,8 @@ def run(
         drain=drain,
         accept_gap=accept_gap,
         cluster=cluster,
-        on_start=_report_progress,
         config_path=cli.config_path,
+        on_start=partial(_beside, cli, scheduled=not drain and process_id == 0),
     )
     said = "stopped: all that was read is stored"
     if ending.replayed:
@@ -63,6 +67,18 @@ def run(
         },
         said,
     )
+
+
+def _beside(cli: "Context", stop: threading.Event, *, scheduled: bool) -> None:
+    """Start what runs beside the flow."""
+    _report_progress(stop)
+    if scheduled:
+        from core.clock import SystemClock  # noqa: PLC0415
+        from flows.reconciling import Schedule, command_of, in_process  # noqa: PLC0415
+
+        settings = cli.settings.reconcile
+        run_once = in_process(command_of(settings, cli.config_path), settings.seconds_max)
+        Schedule(settings, cli.settings.state_dir, run_once, SystemClock()).start(stop)
 
 
 def _report_progress(stop: threading.Event) -> None:

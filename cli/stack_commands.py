@@ -36,6 +36,7 @@ def down() -> None:
 
 def status() -> None:
     """Show the servers, the streams, whether a flow runs, and how far the books are."""
+    from flows.reconciling import last_result  # noqa: PLC0415
     from stack.supervisor import Stack  # noqa: PLC0415
 
     settings = context().settings
@@ -43,14 +44,28 @@ def status() -> None:
     data: dict[str, Any] = {
         "servers": [asdict(server) for server in servers],
         "flow_running": flow_running(settings.state_dir),
+        "reconciled": last_result(settings.state_dir),
         **_reachable("streams", lambda: _streams(settings)),
         **_reachable("ledger", lambda: _ledger(settings)),
     }
     shown: dict[str, Any] = {"metering flow": "runs" if data["flow_running"] else "does not run"}
+    shown["reconciled"] = _reconciled(data["reconciled"])
     for name in ("streams", "ledger"):
         shown |= data[name] if name in data else {name: data[f"{name}_error"]}
     grid: RenderableType = key_values(shown)
     emit(data, _servers_table(servers), grid)
+
+
+def _reconciled(result: dict[str, Any] | None) -> str:
+    """Say what the last scheduled reconciliation found."""
+    if result is None:
+        return "not yet on schedule (METERBRIDGE_RECONCILE__EVERY_MINUTES)"
+    when = f"{datetime.fromisoformat(result['began']):%Y-%m-%d %H:%M} UTC, {result['seconds']} s"
+    if result["error"]:
+        return f"{when}: no result: {result['error']}"
+    if result["holds"]:
+        return f"{when}: all {result['checks']} checks hold"
+    return f"{when}: {len(result['broken'])} of {result['checks']} checks do not hold: {'; '.join(result['broken'])}"
 
 
 def _servers_table(servers: "list[ServerStatus]") -> RenderableType:

@@ -160,6 +160,16 @@ class PosterSettings(Section):
     """Where the journal adapter writes; default `<state_dir>/books`."""
 
 
+class ReconcileSettings(Section):
+    """Reconciliation on a schedule, beside the flow. `every_minutes` 0: never."""
+
+    every_minutes: int = Field(default=60, ge=0, le=44_640)
+    window_hours: int = Field(default=24, ge=1, le=8784)
+    """How many of the last sealed booked hours are looked at each time."""
+    seconds_max: float = Field(default=1800.0, gt=0)
+    """A run that takes longer is ended and counted as one without a result."""
+
+
 class ConsoleSettings(Section):
     """The service of the API and the web console (`meterbridge serve`)."""
 
@@ -227,6 +237,7 @@ class Settings(BaseSettings):
     flow: FlowSettings = FlowSettings()
     metrics: MetricsSettings = MetricsSettings()
     poster: PosterSettings = PosterSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
     console: ConsoleSettings = ConsoleSettings()
     closing: ClosingSettings = ClosingSettings()
     log: LogSettings = LogSettings()

@@ -59,6 +59,16 @@ ERP_WAITING_SINCE = Gauge(
 OUTBOX = Gauge("meterbridge_outbox_documents", "Documents in the outbox by state.", ["state"])
 # Counter: posting attempts by outcome.
 POST_ATTEMPTS = Counter("meterbridge_post_attempts_total", "Posting attempts by outcome.", ["adapter", "outcome"])
+# Gauge: groups in which two accounts differ, by identity, as the last scheduled reconciliation found them.
+RECONCILE_BREAKS = Gauge("meterbridge_reconcile_breaks", "Groups that differ.", ["identity"])
+# Gauge: Unix time at which the last scheduled reconciliation began.
+RECONCILE_LAST_RUN = Gauge("meterbridge_reconcile_last_run_timestamp_seconds", "Start of the last reconciliation.")
+# Gauge: Unix time at which one last came to a result, whatever it was.
+RECONCILE_LAST_SUCCESS = Gauge("meterbridge_reconcile_last_success_timestamp_seconds", "End of the last with a result.")
+# Gauge: seconds that the last one took.
+RECONCILE_SECONDS = Gauge("meterbridge_reconcile_duration_seconds", "Duration of the last reconciliation.")
+# Counter: scheduled reconciliations without a result: a server did not answer, or it took too long.
+RECONCILE_FAILURES = Counter("meterbridge_reconcile_failures_total", "Reconciliations without a result.")
 # Counter: events posted to the API, by what was answered; the reason is a code, empty for accepted ones.
 API_EVENTS = Counter("meterbridge_api_events_total", "Events posted to the API.", ["outcome", "reason"])
 # Gauge: Unix time at which the oldest posting that is in a state now was made; 0 without any.

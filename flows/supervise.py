@@ -103,7 +103,7 @@ def supervise(command: Sequence[str], clock: Clock, policy: RestartPolicy | None
     try:
         while True:
             began_s = clock.monotonic_s()
-            child[:] = [subprocess.Popen(list(command), preexec_fn=_die_with_parent)]  # noqa: PLW1509, S603
+            child[:] = [subprocess.Popen(list(command), preexec_fn=die_with_parent)]  # noqa: PLW1509, S603
             if stopping.is_set():  # the signal came between two children
                 child[0].send_signal(signal.SIGTERM)
             code = child[0].wait()
@@ -123,7 +123,7 @@ def supervise(command: Sequence[str], clock: Clock, policy: RestartPolicy | None
             signal.signal(number, handler)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel to end the child when the supervisor is killed; only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Reconciliation finds what was done to the stores by hand, and names it."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -7,9 +8,12 @@ import orjson
 import pytest
 from sqlalchemy import select, update
 
+from config.settings import ReconcileSettings
+from flows.reconciling import command_of, in_process
 from queries.reconcile import Check, reconcile, span_of
 from sinks.ledger import tables
 from sinks.ledger.database import read, write
+from tests.flows.harness import CONFIG
 from tests.queries.conftest import Finished
 
 
@@ -177,3 +181,30 @@ class _kept:  # noqa: N801
         self._run(f"TRUNCATE TABLE @{self._table}")
         self._run(f"INSERT INTO @{self._table} SELECT * FROM @kept")
         self._run("DROP TABLE @kept")
+
+
+def test_a_scheduled_run_reports_what_was_broken_and_an_outage_as_no_result(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in finished.deployment.environment().items():
+        monkeypatch.setenv(name, value)
+    run = in_process(command_of(ReconcileSettings(window_hours=5_000), CONFIG), 300)
+    with _kept(finished, "rated_usage"):
+        finished.deployment.query_command(
+            finished.stores.resolved(
+                "ALTER TABLE @rated_usage DELETE WHERE booked_hour = (SELECT max(booked_hour) FROM @rated_usage"
+                " WHERE customer = 'globex' AND status = 'sealed' AND line_kind = 'usage') SETTINGS mutations_sync = 1"
+            )
+        )
+        outcome = run(threading.Event())
+
+    assert outcome is not None
+    assert outcome.report is not None, outcome.error
+    assert not outcome.report["holds"]
+    assert "facts are rated" in {check["name"] for check in outcome.report["checks"] if check["broken"]}
+
+    monkeypatch.setenv("METERBRIDGE_CLICKHOUSE__URL", "http://127.0.0.1:9")
+    outcome = run(threading.Event())
+    assert outcome is not None
+    assert outcome.report is None
+    assert "METERBRIDGE_CLICKHOUSE__URL" in outcome.error
