@@ -1,4 +1,4 @@
-"""What `meterbridge doctor` says about the way to the ERP: lines against the ERP's caps, ERPs that do not answer."""
+"""What `meterbridge doctor` says about the way to the ERP: caps on lines, mappings, ERPs that do not answer."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +9,17 @@ from config.entities import Entity
 from config.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from config.revision import Revision
     from sinks.ledger.line_projection import Projection
 
 SHARE_WARN_PERCENT = 80
+GAPS_SHOWN_MAX = 5
 
 
 def erp(settings: Settings) -> Iterator[Finding]:
-    """Project the lines of a month against the caps, and name ERPs that do not answer; nothing before `migrate`."""
+    """Compare lines with the caps, name what is not mapped and ERPs that do not answer; nothing before `migrate`."""
     from sqlalchemy import exc, make_url  # noqa: PLC0415
 
     from sinks import ledger  # noqa: PLC0415
@@ -31,6 +35,7 @@ def erp(settings: Settings) -> Iterator[Finding]:
         for found in line_projection.project(engine):
             if found.entity in entities:
                 yield _lines(settings, found, entities[found.entity])
+        yield from _mappings(engine, history)
         for waiting in erp_status.waiting(engine):
             detail = f"does not answer since {waiting.since.isoformat(timespec='seconds')}: {waiting.cause}"
             fix = "the poster goes on trying; look at the ERP, its address and its credentials"
@@ -39,6 +44,23 @@ def erp(settings: Settings) -> Iterator[Finding]:
         return  # the ledger's own check says what is wrong
     finally:
         engine.dispose()
+
+
+def _mappings(engine: "Engine", history: "list[Revision]") -> Iterator[Finding]:
+    """Tell per entity what is not mapped, or not in the ERP by the last pull."""
+    from sinks.ledger import mapping_gaps, master_data  # noqa: PLC0415
+
+    if not history:
+        return
+    latest = max(history, key=lambda revision: revision.known_from_ms)
+    gaps = mapping_gaps.gaps(latest, master_data.load(engine))
+    for entity in latest.configuration.entities:
+        found = [gap for gap in gaps if gap.entity == entity.id]
+        named = "; ".join(f"{gap.kind} {gap.name}: {gap.problem}" for gap in found[:GAPS_SHOWN_MAX])
+        more = f" and {len(found) - GAPS_SHOWN_MAX} more" if len(found) > GAPS_SHOWN_MAX else ""
+        detail = f"{named}{more}" if found else "everything that is named is mapped"
+        fix = "see `meterbridge erp pull`; map it in the configuration, or create it in the ERP" if found else ""
+        yield Finding("erp", f"mappings {entity.id}", "warn" if found else "ok", detail, fix)
 
 
 def _lines(settings: Settings, found: "Projection", entity: Entity) -> Finding:

@@ -79,7 +79,7 @@ def reverse(key: Key, name: Name = "", reason: Reason = "") -> None:
     from core.clock import SystemClock  # noqa: PLC0415
     from sinks.ledger import posting_creation  # noqa: PLC0415
     from sinks.ledger import reversal as reversals  # noqa: PLC0415
-    from sinks.ledger.grouping import ErpNames  # noqa: PLC0415
+    from sinks.ledger.erp_codes import ErpNames  # noqa: PLC0415
 
     why = _needed(reason)
     with open_ledger() as (engine, history):

@@ -1,5 +1,6 @@
 """`meterbridge erp pull`, `ready` and `invoice`: master data from the ERP, and what depends on it."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from config.revision import History
+    from sinks.ledger.mapping_gaps import Gap
     from sinks.ledger.readiness import Readiness
 
 OnlyEntity = Annotated[str, typer.Option("--entity", help="Only this entity.")]
@@ -21,7 +23,7 @@ _SHOWN_MAX = 20
 
 
 def pull(entity: OnlyEntity = "") -> None:
-    """Read parties, accounts, currencies and periods from the ERP, and report what is missing or changed.
+    """Read parties, accounts, taxes, currencies and periods; report what is missing, changed or not mapped.
 
     Held postings that lacked something are checked again by the poster. The exit code is 0 even if something is
     missing: that is what `erp ready` is for.
@@ -30,7 +32,7 @@ def pull(entity: OnlyEntity = "") -> None:
     from core.clock import SystemClock  # noqa: PLC0415
     from flows.poster_held import ERP_REASONS  # noqa: PLC0415
     from sinks.erp.registry import Adapters  # noqa: PLC0415
-    from sinks.ledger import master_data  # noqa: PLC0415
+    from sinks.ledger import mapping_gaps, master_data  # noqa: PLC0415
 
     now = SystemClock().now()
     with open_ledger() as (engine, history):
@@ -45,6 +47,8 @@ def pull(entity: OnlyEntity = "") -> None:
                 pulled.append(master_data.keep(engine, one.id, adapters(one.erp).master_data(), ERP_REASONS, now))
                 advance(1)
         missing = [one for one in _readiness(engine, history) if one.missing and (not entity or one.entity == entity)]
+        found = mapping_gaps.gaps(history.latest, master_data.load(engine))
+        unmapped = [one for one in found if not entity or one.entity == entity]
     rows = [
         (
             one.entity,
@@ -69,9 +73,15 @@ def pull(entity: OnlyEntity = "") -> None:
             for one in pulled
         ],
         "not_ready": _plain(missing),
+        "mappings": [asdict(one) for one in unmapped],
     }
     columns = ("entity", "has", "new", "changed", "gone", "held postings checked again")
-    emit(data, table("From the ERP", columns, rows, ("held postings checked again",)), *_missing_table(missing))
+    emit(
+        data,
+        table("From the ERP", columns, rows, ("held postings checked again",)),
+        *_missing_table(missing),
+        *_unmapped_table(unmapped),
+    )
 
 
 def ready() -> None:
@@ -159,8 +169,6 @@ def _settle(engine: "Engine", history: "History", entity: str) -> None:
 
 
 def _invoice_plain(line: object) -> dict[str, object]:
-    from dataclasses import asdict  # noqa: PLC0415
-
     return asdict(line)  # type: ignore[call-overload,no-any-return]
 
 
@@ -190,6 +198,16 @@ def _missing_table(missing: "list[Readiness]") -> "list[RenderableType]":
     title = f"{len(missing)} contracts cannot be invoiced yet"
     found: list[RenderableType] = [table(title, ("entity", "customer", "contract", "missing"), rows)]
     return [*found, f"... and {more} more (--json prints all)"] if more > 0 else found
+
+
+def _unmapped_table(found: "list[Gap]") -> "list[RenderableType]":
+    if not found:
+        return ["everything the configuration names is mapped, and in the ERP as far as it tells"]
+    rows = [(one.entity, one.kind, one.name, one.code, one.problem) for one in found[:_SHOWN_MAX]]
+    more = len(found) - _SHOWN_MAX
+    title = f"{len(found)} names without a usable code in the ERP"
+    shown: list[RenderableType] = [table(title, ("entity", "kind", "ours", "in the ERP", "problem"), rows)]
+    return [*shown, f"... and {more} more (--json prints all)"] if more > 0 else shown
 
 
 def _few(names: tuple[str, ...]) -> str:

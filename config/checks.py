@@ -224,12 +224,14 @@ def _charged_twice(version: PlanVersion, base: Location) -> Iterator[Finding]:
 
 def _entities(draft: Draft) -> Iterator[Finding]:
     from config.checks_erp import erp  # noqa: PLC0415  # they use this module's types
+    from config.checks_mappings import mappings  # noqa: PLC0415
     from config.checks_posting import posting_rules  # noqa: PLC0415
 
     for index, entity in draft.entities.items():
         base: Location = ("entities", index)
         yield from erp(entity.erp, (*base, "erp"))
         yield from posting_rules(entity, base)
+        yield from mappings(draft, entity, (*base, "erp"))
         if not is_known(entity.functional_currency):
             message = f"unknown currency {entity.functional_currency!r}"
             yield Finding((*base, "functional_currency"), message, "use an ISO 4217 code such as USD")
@@ -251,8 +253,11 @@ def _entities(draft: Draft) -> Iterator[Finding]:
 
 
 def _customers(draft: Draft) -> Iterator[Finding]:
+    mapped = {entity.id: entity.erp.mappings.customers for entity in draft.entities.values()}
     for index, customer in draft.customers.items():
-        if customer.erp.customer is None:
+        billed_by = {contract.entity for contract in customer.contracts}
+        everywhere = bool(billed_by) and all(customer.id in mapped.get(entity, {}) for entity in billed_by)
+        if customer.erp.customer is None and not everywhere:
             yield Finding(
                 ("customers", index),
                 "has no erp.customer: the ERP cannot tell whose receivable it is",

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from config.account_roles import AccountRole
 from config.base import Identifier, Model, Number
+from config.erp_mappings import Mappings
 from config.posting_rules import LineKind, PostingRule
 
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
@@ -99,6 +100,8 @@ class EntityErp(Model):
     adapter: Identifier = "journal"
     company: str = Field(min_length=1, max_length=64)
     options: dict[str, Any] = Field(default_factory=dict)
+    mappings: Mappings = Mappings()
+    """Our dimensions, tax categories and customers in the ERP's words."""
 
 
 class Entity(Model):

@@ -85,7 +85,7 @@ class TrytonOptions(Model):
     required_dimensions: tuple[str, ...] = ()
     """Dimensions every line must have; a posting without one is held."""
     taxes: dict[str, str | None] = Field(default_factory=dict)
-    """Tax category of an invoice's line to the name of Tryton's tax; null is no tax. One that is missing is held."""
+    """Tax category of an invoice's line to the name of Tryton's tax, where `erp.mappings.taxes` is not used."""
     settle_window_s: float = Field(default=60.0, ge=0)
     """For `tryton-vanilla`: how long a request whose answer was lost may still take effect."""
 

@@ -27,8 +27,8 @@ PLACEHOLDER: Final = re.compile(r"\{([a-z_]+(?:\.[A-Za-z0-9_.:-]+)?)(:number)?\}
 
 Method = Literal["GET", "POST", "PUT", "PATCH"]
 RejectedReason = Literal[
-    "unbalanced", "unknown_account", "unknown_customer", "unknown_currency", "missing_dimension", "closed_period",
-    "invalid",
+    "unbalanced", "unknown_account", "unknown_customer", "unknown_currency", "unknown_tax", "unknown_dimension",
+    "missing_dimension", "closed_period", "invalid",
 ]  # fmt: skip
 
 

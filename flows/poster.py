@@ -33,7 +33,7 @@ from flows.poster_pace import Breaker, TokenBucket
 from flows.poster_states import PostingStateWriter, StateFeed
 from sinks.erp.port import ErpPort
 from sinks.ledger import database, documents, erp_status, leases, posting_ages, posting_creation, postings, revisions
-from sinks.ledger.grouping import ErpNames
+from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.leases import Lease, LeaseLost
 
 log = structlog.get_logger()

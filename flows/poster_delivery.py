@@ -17,7 +17,7 @@ from flows.poster_outcomes import after_lookup, after_submit, name_of, says_noth
 from flows.poster_pace import Breaker, TokenBucket, backoff_s
 from sinks.erp.port import ErpPort, NotSent, Outcome, Posting, Rejected, Throttled, Unknown
 from sinks.ledger import leases, postings
-from sinks.ledger.grouping import ErpNames
+from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.leases import Lease
 from sinks.ledger.postings import Change, Stored
 from sinks.ledger.times import to_ms

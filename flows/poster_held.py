@@ -13,7 +13,7 @@ from flows.poster_pace import backoff_s
 from sinks.erp.port import ErpPort
 from sinks.ledger import closes, grouping, held
 from sinks.ledger.database import read
-from sinks.ledger.grouping import ErpNames
+from sinks.ledger.erp_codes import MISSING_DIMENSION_MAPPING, MISSING_TAX_MAPPING, ErpNames
 from sinks.ledger.leases import Lease
 from sinks.ledger.postings import Stored
 from sinks.ledger.supersede import in_period, supersede
@@ -21,9 +21,15 @@ from sinks.ledger.times import to_ms
 
 HELD_PER_TURN_MAX: Final = 1_000
 LOOK_AGAIN_FIRST_S: Final = 30.0
-MAPPING_REASONS: Final = ("missing_account", "unknown_account", "missing_customer", "unknown_customer")
+MAPPING_REASONS: Final = (
+    *("missing_account", "unknown_account", "missing_customer", "unknown_customer"),
+    *(MISSING_DIMENSION_MAPPING, MISSING_TAX_MAPPING, "unknown_tax", "unknown_dimension", "missing_dimension"),
+)
 """What a corrected configuration may mend."""
-ERP_REASONS: Final = ("unknown_account", "unknown_customer", "missing_dimension", "closed_period")
+ERP_REASONS: Final = (
+    *("unknown_account", "unknown_customer", "unknown_tax", "unknown_dimension"),
+    *("missing_dimension", "closed_period"),
+)
 """What a change in the ERP may mend: looked at again by preflight, with a growing wait, and after every pull."""
 CLOSED: Final = "closed_period"
 
@@ -62,7 +68,7 @@ class HeldDesk:
     def _remap(self, row: Stored) -> int:
         """Send it again under the same key if the configuration maps it otherwise now."""
         mapped = grouping.remapped(row.posting, self.entity, self.names)
-        if mapped.to_json() == row.text or grouping.hold_reason(mapped, "")[0] == row.reason:
+        if mapped.to_json() == row.text or grouping.hold_reason(mapped, "") == (row.reason, row.detail):
             return 0
         now = self.clock.now()
         return int(held.replace_content(self.engine, self.lease, mapped, self.lines_max, now))

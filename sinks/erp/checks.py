@@ -41,9 +41,12 @@ def _places(amount: Decimal) -> int:
 
 
 def _missing(line: PostingLine, required: Collection[str]) -> list[str]:
-    given = {name for name, value in line.dimensions if value}
+    codes = line.dimensions if line.erp_dimensions is None else line.erp_dimensions
+    given = {name for (name, _), (_, value) in zip(line.dimensions, codes, strict=True) if value}
     if line.customer:
         given.add("customer")
+    if line.tax_code:
+        given.add("tax_category")
     return [name for name in required if name not in given]
 
 

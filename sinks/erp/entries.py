@@ -51,7 +51,7 @@ class ErpEntry:
 class Record:
     """One party, account, currency or period as the ERP has it. `code` is what the configuration names."""
 
-    kind: Literal["party", "account", "currency", "period"]
+    kind: Literal["party", "account", "currency", "period", "tax"]
     code: str
     """For a period its name as ours, `YYYY-MM`."""
     name: str = ""

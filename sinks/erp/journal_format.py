@@ -122,7 +122,10 @@ def entry_text(posting: Posting, number: int) -> str:
         rows.append(f"  {account_name(posting.entity, line)}  {line.signed:f} {posting.currency}")
         if line.customer is not None and posting.customer is None:
             rows.append(f"    customer: {quote(line.customer)}")
-        rows.extend(f"    dimension-{_slug(name)}: {quote(value)}" for name, value in line.dimensions)
+        dimensions = line.dimensions if line.erp_dimensions is None else line.sent_dimensions
+        rows.extend(f"    dimension-{_slug(name)}: {quote(value)}" for name, value in dimensions)
+        if line.tax_code:
+            rows.append(f"    tax-code: {quote(line.tax_code)}")
     return "\n".join(rows) + "\n\n"
 
 

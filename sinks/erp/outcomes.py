@@ -29,7 +29,8 @@ class Rejected:
     """The ERP said no. In an atomic batch every posting of the batch gets the one answer."""
 
     reason: str
-    """`unbalanced`, `unknown_account`/`_customer`/`_currency`, `missing_dimension`, `closed_period`, `invalid`."""
+    """`unbalanced`, `unknown_account`/`_customer`/`_currency`/`_tax`/`_dimension`, `missing_dimension`,
+    `missing_tax_mapping`, `closed_period`, `invalid`."""
     text: str
     raw: str = ""
 

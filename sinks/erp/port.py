@@ -100,6 +100,15 @@ class PostingLine:
     tax_code: str | None = None
     party: str | None = None
     """The ERP's code of the customer, where the line has one."""
+    erp_dimensions: tuple[tuple[str, str | None], ...] | None = None
+    """For each of `dimensions` the ERP's name and value, where they are mapped: empty is not sent, None has no mapping
+    and holds the posting. None for all: the ERP has our names."""
+
+    @property
+    def sent_dimensions(self) -> tuple[tuple[str, str], ...]:
+        """Return the dimensions as the ERP calls them; one without a value is not sent."""
+        found = self.dimensions if self.erp_dimensions is None else self.erp_dimensions
+        return tuple((name, value) for name, value in found if value)
 
     @property
     def signed(self) -> Decimal:
@@ -132,6 +141,9 @@ class Invoice:
     lines: tuple[InvoiceLine, ...]
     credits: str | None = None
     """For a credit note: the key of the posting of the invoice it belongs to."""
+    tax_codes: tuple[str | None, ...] | None = None
+    """For each line the ERP's tax code; empty is no tax, None has no mapping and holds the posting. None for all: the
+    ERP needs none, or the adapter has a mapping of its own (postings made before there was this one)."""
 
     @property
     def net(self) -> Decimal:
@@ -181,6 +193,8 @@ class Posting:
                 "dimensions": [list(pair) for pair in line.dimensions],
                 "tax_code": line.tax_code,
                 "party": line.party,
+                # Written only where there is a mapping: other postings stay as they were before there was any.
+                **({} if line.erp_dimensions is None else {"erp_dimensions": line.erp_dimensions}),
             }
             for line in self.lines
         ]
@@ -207,6 +221,7 @@ class Posting:
                 tuple((name, value) for name, value in line["dimensions"]),
                 line["tax_code"],
                 line["party"],
+                _pairs(line.get("erp_dimensions")),
             )
             for line in plain["lines"]
         )
@@ -219,6 +234,10 @@ class Posting:
 _FIELDS = tuple(name for name in Posting.__dataclass_fields__)
 
 
+def _pairs(plain: list[list[Any]] | None) -> tuple[tuple[str, str | None], ...] | None:
+    return None if plain is None else tuple((name, value) for name, value in plain)
+
+
 def _invoice_plain(invoice: Invoice) -> dict[str, Any]:
     lines = [
         {name: getattr(line, name) for name in ("text", "account", "tax_category")}
@@ -226,7 +245,8 @@ def _invoice_plain(invoice: Invoice) -> dict[str, Any]:
         | {"service_from": line.service_from.isoformat(), "service_to": line.service_to.isoformat()}
         for line in invoice.lines
     ]
-    return {"party": invoice.party, "reference": invoice.reference, "credits": invoice.credits, "lines": lines}
+    plain = {"party": invoice.party, "reference": invoice.reference, "credits": invoice.credits, "lines": lines}
+    return plain if invoice.tax_codes is None else plain | {"tax_codes": list(invoice.tax_codes)}
 
 
 def _invoice(plain: dict[str, Any]) -> Invoice:
@@ -241,7 +261,8 @@ def _invoice(plain: dict[str, Any]) -> Invoice:
         )
         for line in plain["lines"]
     )
-    return Invoice(plain["party"], plain["reference"], lines, plain["credits"])
+    codes = plain.get("tax_codes")
+    return Invoice(plain["party"], plain["reference"], lines, plain["credits"], None if codes is None else tuple(codes))
 
 
 class ErpPort(Protocol):

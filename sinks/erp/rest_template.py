@@ -41,6 +41,8 @@ def posting_values(posting: Posting, attempt_id: str) -> dict[str, Any]:
 def line_values(line: PostingLine, number: int) -> dict[str, Any]:
     """Return what the template of a line may name. A negative amount stands on the other side."""
     is_debit = line.signed >= 0
+    codes = line.dimensions if line.erp_dimensions is None else line.erp_dimensions
+    by_our_name = {name: value for (name, _), (_, value) in zip(line.dimensions, codes, strict=True)}
     amount = format(line.signed.copy_abs(), "f")
     return {
         "line": str(number),
@@ -55,8 +57,8 @@ def line_values(line: PostingLine, number: int) -> dict[str, Any]:
         "customer": line.customer,
         "party": line.party,
         "tax_code": line.tax_code,
-        "dimensions": dict(line.dimensions),
-        **{f"dimension.{name}": value or None for name, value in line.dimensions},
+        "dimensions": dict(line.dimensions) if line.erp_dimensions is None else dict(line.sent_dimensions),
+        **{f"dimension.{name}": value or None for name, value in by_our_name.items()},
     }
 
 

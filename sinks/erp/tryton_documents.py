@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from config.erp_mappings import tax_code
 from config.erp_options import TrytonOptions
 from core.errors import Unreachable
 from sinks.erp.port import (
@@ -33,7 +34,7 @@ def booked_day(posting: Posting) -> date:
 def line_text(line: PostingLine) -> str | None:
     """Return customer and dimensions for the line's text."""
     parts = [f"customer={line.customer}"] if line.customer else []
-    parts += [f"{name}={value}" for name, value in line.dimensions if value]
+    parts += [f"{name}={value}" for name, value in line.sent_dimensions]
     return "; ".join(parts) or None
 
 
@@ -72,11 +73,18 @@ def _invoice(posting: Posting, invoice: Invoice, options: TrytonOptions) -> dict
                 "account": line.account,
                 "amount": format(line.amount, "f"),
                 "text": f"{line.text} ({line.service_from} to {line.service_to})",
-                "tax": options.taxes.get(line.tax_category) if line.tax_category else None,
+                "tax": tax or None,
             }
-            for line in invoice.lines
+            for line, tax in zip(invoice.lines, tax_codes(invoice, options), strict=True)
         ],
     }
+
+
+def tax_codes(invoice: Invoice, options: TrytonOptions) -> tuple[str | None, ...]:
+    """Return the name of Tryton's tax of each line, empty for none, None if it is not mapped."""
+    if invoice.tax_codes is not None:
+        return invoice.tax_codes
+    return tuple(tax_code(options.taxes, line.tax_category) for line in invoice.lines)
 
 
 def invoice_problem(posting: Posting, options: TrytonOptions) -> Rejected | None:
@@ -84,10 +92,10 @@ def invoice_problem(posting: Posting, options: TrytonOptions) -> Rejected | None
     if posting.invoice is None:
         return None
     name = f"posting {posting.key}"
-    for line in posting.invoice.lines:
-        if line.tax_category and line.tax_category not in options.taxes:
-            text = f"{name}: no tax for category {line.tax_category!r}: add it to erp.options.taxes, null for none"
-            return Rejected("invalid", text)
+    for line, tax in zip(posting.invoice.lines, tax_codes(posting.invoice, options), strict=True):
+        if tax is None:
+            text = f"{name}: no tax for category {line.tax_category!r}: add it to erp.mappings.taxes, null for none"
+            return Rejected("missing_tax_mapping", text)
     if not any(line.account_role == RECEIVABLE for line in posting.lines):
         return Rejected("unknown_account", f"{name}: an invoice needs a line of {RECEIVABLE}")
     return None

@@ -1,5 +1,6 @@
 """Tryton's accounts, parties, currencies and periods by code, remembered for a while."""
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import date
@@ -30,6 +31,13 @@ class Account:
 
 def _day(value: Any) -> date | None:
     return None if value is None else date(value["year"], value["month"], value["day"])
+
+
+def _tax_issue(posting: Posting, taxes: dict[str, int]) -> Issue | None:
+    for tax in (posting.invoice and posting.invoice.tax_codes) or ():
+        if tax and tax not in taxes:
+            return Issue(posting.key, "unknown_tax", f"posting {posting.key}: Tryton has no one tax named {tax!r}")
+    return None
 
 
 class TrytonMaster:
@@ -84,6 +92,19 @@ class TrytonMaster:
 
         return self._get(model, codes, load)
 
+    def taxes(self, names: Collection[str]) -> dict[str, int]:
+        """Return the ids of the company's taxes by name; a name that several have finds none."""
+
+        def load(wanted: list[str]) -> dict[str, int]:
+            rows = self._client.search("account.tax", self._taxes(["name", "in", wanted]), ["name"])
+            counts = Counter(row["name"] for row in rows)
+            return {row["name"]: row["id"] for row in rows if counts[row["name"]] == 1}
+
+        return self._get("tax", names, load)
+
+    def _taxes(self, *more: list[Any]) -> list[Any]:
+        return [["company", "=", self._client.company()], ["parent", "=", None], *more]
+
     def currency(self) -> str:
         """Return the code of the company's currency."""
 
@@ -125,10 +146,11 @@ class TrytonMaster:
         wanted = {line.party for one in postings for line in one.lines if line.party}
         wanted |= {one.invoice.party for one in postings if one.invoice is not None}
         parties = self.ids("party.party", wanted)
+        taxes = self.taxes({tax for one in postings for tax in (one.invoice and one.invoice.tax_codes) or () if tax})
         periods = self.open_periods({one.posting_date for one in postings})
         found = []
         for one in postings:
-            issue = self._issue(one, accounts, parties)
+            issue = self._issue(one, accounts, parties) or _tax_issue(one, taxes)
             if issue is None and one.posting_date not in periods:
                 text = f"posting {one.key}: Tryton has no open period on {one.posting_date}"
                 issue = Issue(one.key, "closed_period", text)
@@ -152,7 +174,7 @@ class TrytonMaster:
         return None
 
     def everything(self) -> MasterData:
-        """Read all parties, accounts, currencies and periods of the company."""
+        """Read all parties, accounts, taxes, currencies and periods of the company."""
         search, company = self._client.search, self._client.company()
         records = [
             Record("account", row["code"], row["rec_name"], not row["closed"])
@@ -164,6 +186,8 @@ class TrytonMaster:
         ]
         for row in search("party.party", [["code", "!=", None]], ["code", "rec_name", "active"]):
             records.append(Record("party", row["code"], row["rec_name"], bool(row["active"])))
+        for row in search("account.tax", self._taxes(), ["name", "rec_name"]):
+            records.append(Record("tax", row["name"], row["rec_name"]))
         for row in search("currency.currency", [], ["code", "rec_name"]):
             records.append(Record("currency", row["code"], row["rec_name"]))
         periods = search(
@@ -175,5 +199,5 @@ class TrytonMaster:
             first = _day(row["start_date"])
             if first is not None:
                 records.append(Record("period", f"{first:%Y-%m}", row["rec_name"], row["state"] == "open"))
-        kinds = frozenset({"account", "party", "currency", "period"})
+        kinds = frozenset({"account", "party", "currency", "period", "tax"})
         return MasterData(tuple(records), kinds)

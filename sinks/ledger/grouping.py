@@ -7,7 +7,7 @@ may be posted once all its hours are complete.
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ import orjson
 from config.entities import Entity
 from sinks.erp.port import Posting, PostingLine, Side
 from sinks.ledger.amounts import exact
+from sinks.ledger.erp_codes import ErpNames, coded, coded_invoice, unmapped
 from sinks.ledger.times import MS_PER_HOUR, hour_text, to_datetime, to_ms
 
 
@@ -40,14 +41,6 @@ class Drafted:
     lines: Sequence[Mapping[str, Any]]
     approval: str = ""
     """Why it waits for a person, or empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class ErpNames:
-    """Our names in the ERP's words, by the newest configuration; a customer may have no code."""
-
-    accounts: Mapping[str, str]
-    parties: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +114,15 @@ def draft(
 def _missing(entity: Entity, names: ErpNames, document: Drafted) -> bool:
     if "customer" in entity.posting.line_grain and not names.parties.get(document.customer):
         return True
-    return any(not names.accounts.get(line["account_role"]) for line in document.lines)
+    if any(not names.accounts.get(line["account_role"]) for line in document.lines):
+        return True
+    mapped = [name for name in entity.posting.line_grain if names.mappings.maps_dimension(name)]
+    return any(
+        names.mappings.dimension(name, _dimension(document, line, name))[1] is None
+        for line in (document.lines if mapped else ())
+        if Decimal(line["amount"])
+        for name in mapped
+    )
 
 
 def _packed(entity: Entity, members: list[Drafted], lines_max: int) -> Iterator[list[Drafted]]:
@@ -172,10 +173,9 @@ def _draft(
 
 def hold_reason(posting: Posting, approval: str, lines_max: int = 0) -> tuple[str, str]:
     """Return why a posting cannot be sent as it is, and the details; two empty texts if it can."""
-    if roles := missing_roles(posting):
-        return "missing_account", f"no account for {', '.join(roles)} in entity {posting.entity}"
-    if customers := sorted({line.customer for line in posting.lines if line.customer and not line.party}):
-        return "missing_customer", f"no erp.customer for {', '.join(customers[:5])} in the configuration"
+    reason, detail = unmapped(posting)
+    if reason:
+        return reason, detail
     if lines_max and len(posting.lines) > lines_max:
         detail = f"{len(posting.lines)} lines, the ERP takes {lines_max}: choose a coarser posting.line_grain"
         return "too_many_lines", detail
@@ -183,21 +183,18 @@ def hold_reason(posting: Posting, approval: str, lines_max: int = 0) -> tuple[st
 
 
 def remapped(posting: Posting, entity: Entity, names: ErpNames) -> Posting:
-    """Return the posting with the accounts, company and customer codes of today."""
-    lines = tuple(
-        replace(
-            line,
-            account=names.accounts.get(line.account_role, ""),
-            party=names.parties.get(line.customer) if line.customer else line.party,
+    """Return the posting with the company, accounts, customers, dimensions and tax codes of today."""
+    lines = tuple(coded(line, names) for line in posting.lines)
+    invoice = posting.invoice
+    if invoice is not None:
+        roles = {line.account: line.account_role for line in posting.lines}
+        billed = tuple(
+            replace(line, account=names.accounts.get(roles.get(line.account, ""), line.account))
+            for line in invoice.lines
         )
-        for line in posting.lines
-    )
-    return replace(posting, lines=lines, company=entity.erp.company)
-
-
-def missing_roles(posting: Posting) -> tuple[str, ...]:
-    """Return the account roles of a posting that have no ERP account."""
-    return tuple(sorted({line.account_role for line in posting.lines if not line.account}))
+        party = names.parties.get(posting.customer or "", invoice.party)
+        invoice = coded_invoice(replace(invoice, party=party, lines=billed), names)
+    return replace(posting, lines=lines, company=entity.erp.company, invoice=invoice)
 
 
 _LineKey = tuple[str, Side, tuple[tuple[str, str], ...]]
@@ -220,17 +217,8 @@ def _sum_lines(names: ErpNames, members: list[Drafted], line_grain: tuple[str, .
     for (role, side, dimensions), amount in sorted(sums.items(), key=_debit_first):
         customer = dict(dimensions).get("customer")
         if amount:
-            lines.append(
-                PostingLine(
-                    account_role=role,
-                    account=names.accounts.get(role, ""),
-                    side=side,
-                    amount=amount,
-                    customer=customer,
-                    dimensions=tuple(pair for pair in dimensions if pair[0] != "customer"),
-                    party=names.parties.get(customer) if customer else None,
-                )
-            )
+            others = tuple(pair for pair in dimensions if pair[0] != "customer")
+            lines.append(coded(PostingLine(role, "", side, amount, customer, others), names))
     return tuple(lines)
 
 

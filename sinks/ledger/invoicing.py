@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, select
 
 from config.customers import Contract
 from config.entities import Entity
+from config.erp_mappings import TAX_CATEGORY
 from config.period_closes import PeriodCloses
 from config.periods import accounting_period, billing_period
 from config.posting_rules import rules_of
@@ -23,7 +24,8 @@ from sinks.erp.port import Invoice, InvoiceLine, Posting
 from sinks.ledger import acts, approval_policy, audit, closes, documents, grouping, posting_creation, progress, tables
 from sinks.ledger.act_documents import ActDocument
 from sinks.ledger.database import read, write
-from sinks.ledger.grouping import Draft, Drafted, ErpNames, posting_key
+from sinks.ledger.erp_codes import ErpNames, coded_invoice
+from sinks.ledger.grouping import Draft, Drafted, posting_key
 from sinks.ledger.invoice_lines import RECEIVABLE, InvoiceAct, invoice_of, receivable_lines, service_days, text_of
 from sinks.ledger.readiness import Readiness
 from sinks.ledger.reversal import store
@@ -229,8 +231,9 @@ def _store(
 
 def posting_of(act: InvoiceAct, made: ActDocument, entity: Entity, names: ErpNames) -> Posting:
     """Return what the ERP gets: an invoice, with its journal without taxes beside it."""
+    grain = ("customer",) if names.mappings.taxes is None else ("customer", TAX_CATEGORY)
     by_customer = entity.model_copy(
-        update={"posting": entity.posting.model_copy(update={"line_grain": ("customer",), "grain": "customer"})}
+        update={"posting": entity.posting.model_copy(update={"line_grain": grain, "grain": "customer"})}
     )
     member = Drafted(made.key, act.customer, act.cutoff_hour, act.posting_date, made.kind, made.plain["lines"])
     (draft,) = grouping.draft(by_customer, names, act.currency, act.accounting_period, [member])
@@ -253,7 +256,7 @@ def posting_of(act: InvoiceAct, made: ActDocument, entity: Entity, names: ErpNam
         kind=made.kind,
         description=f"{made.kind.replace('_', ' ').capitalize()} {act.customer} {act.contract} {act.period_start[:10]}",
         posting_date=date.fromisoformat(act.posting_date),
-        invoice=Invoice(party, made.key, lines, credited),
+        invoice=coded_invoice(Invoice(party, made.key, lines, credited), names),
         extra={"state": entity.invoicing.state},
     )
 

@@ -102,6 +102,10 @@ class Waiting:
 DO: dict[str, str] = {
     "missing_account": "map the role in the entity's accounts, then `meterbridge migrate`: it goes on by itself",
     "missing_customer": "give the customer its erp.customer, then `meterbridge migrate`: it goes on by itself",
+    "missing_dimension_mapping": "add it to erp.mappings.dimensions, then `meterbridge migrate`: it goes on by itself",
+    "missing_tax_mapping": "add it to erp.mappings.taxes, then `meterbridge migrate`: it goes on by itself",
+    "unknown_tax": "create the tax in the ERP or correct erp.mappings.taxes, then run `meterbridge erp pull`",
+    "unknown_dimension": "create the value in the ERP or correct erp.mappings.dimensions, then `meterbridge erp pull`",
     "unknown_account": "create the account in the ERP or correct the mapping, then run `meterbridge erp pull`",
     "unknown_customer": "create the customer in the ERP or correct erp.customer, then run `meterbridge erp pull`",
     "missing_dimension": "complete the dimension in the ERP, then run `meterbridge erp pull`",

@@ -12,7 +12,8 @@ from core.errors import InvariantViolation
 from sinks.ledger import approval_policy, documents, exceptions, grouping, postings, progress, tables
 from sinks.ledger.corrections import Corrections
 from sinks.ledger.database import read, write
-from sinks.ledger.grouping import Draft, Drafted, ErpNames
+from sinks.ledger.erp_codes import ErpNames, taxes_of
+from sinks.ledger.grouping import Draft, Drafted
 from sinks.ledger.leases import Lease, check
 from sinks.ledger.times import MS_PER_HOUR, to_ms
 
@@ -44,11 +45,12 @@ def newest_entity(history: History, entity: str) -> Entity | None:
 
 
 def erp_names(history: History, entity: Entity) -> ErpNames:
-    """Return the accounts of the entity and the customers' codes, by the newest revision that has each."""
+    """Return the entity's accounts and mappings, and the customers' codes, by the newest revision that has each."""
     parties: dict[str, str] = {}
     for revision in history.revisions:
         parties |= {one.id: one.erp.customer for one in revision.configuration.customers if one.erp.customer}
-    return ErpNames(entity.accounts, parties)
+    mappings = entity.erp.mappings
+    return ErpNames(entity.accounts, parties | mappings.customers, mappings, taxes_of(entity))
 
 
 def create(

@@ -66,7 +66,7 @@ def readiness(revision: Revision, data: Mapping[str, ErpData], period: Mapping[s
                 missing.append("nothing was pulled from the ERP yet: run `meterbridge erp pull`")
             else:
                 known = data[entity.id]
-                code = customer.erp.customer
+                code = entity.erp.mappings.customers.get(customer.id) or customer.erp.customer
                 checks = [
                     "the customer has no erp.customer" if not code else known.lacks("party", code),
                     *(known.lacks("currency", one) for one in sorted({version.currency for version in versions})),

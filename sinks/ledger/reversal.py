@@ -15,12 +15,13 @@ from sqlalchemy import Connection, Engine, Row, insert, select, update
 from config.entities import Entity
 from config.period_closes import PeriodCloses, period_named
 from core.errors import InvalidRequest
-from sinks.erp.port import Invoice, Posting, PostingLine
+from sinks.erp.port import Posting, PostingLine
 from sinks.ledger import acts, approval_policy, audit, closes, documents, exceptions, grouping, postings, tables
 from sinks.ledger.act_documents import ActDocument, When, lines_of, reversal_of
 from sinks.ledger.adjustments import OTHER, adjustment_key
 from sinks.ledger.database import write
-from sinks.ledger.grouping import Draft, Drafted, ErpNames, default_date, posting_key
+from sinks.ledger.erp_codes import ErpNames
+from sinks.ledger.grouping import Draft, Drafted, default_date, posting_key
 from sinks.ledger.invoice_lines import RECEIVABLE, receivable_lines
 from sinks.ledger.posting_creation import posting_row
 from sinks.ledger.times import MS_PER_HOUR, to_ms
@@ -172,11 +173,14 @@ def _of_posting(original: Posting, adjusting: Posting | None, made: list[ActDocu
     if original.invoice is None:
         return opposite
     given_back = tuple(replace(line, amount=-line.amount) for line in original.invoice.lines)
+    codes = original.invoice.tax_codes
     for line in changed:
         if line.account_role != RECEIVABLE:
-            alike = next(one for one in given_back if one.account == line.account)
-            given_back += (replace(alike, text=f"{alike.text}, as it was edited", amount=line.signed),)
-    credit = Invoice(original.invoice.party, key, given_back, original.key)
+            place = next(index for index, one in enumerate(given_back) if one.account == line.account)
+            text = f"{given_back[place].text}, as it was edited"
+            given_back += (replace(given_back[place], text=text, amount=line.signed),)
+            codes = None if codes is None else (*codes, codes[place])
+    credit = replace(original.invoice, reference=key, lines=given_back, credits=original.key, tax_codes=codes)
     return replace(opposite, kind="credit_note", reverses=None, invoice=credit)
 
 

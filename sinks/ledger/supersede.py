@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import Engine, insert, select, update
 
 from config.entities import Entity
+from config.erp_mappings import ORIGINAL_PERIOD
 from sinks.erp.port import Posting
 from sinks.ledger import exceptions, tables
 from sinks.ledger.database import write
@@ -19,7 +20,6 @@ from sinks.ledger.postings import HELD, PENDING, SUPERSEDED, Stored
 from sinks.ledger.times import to_ms
 
 _POSTINGS = tables.postings
-ORIGINAL_PERIOD = "original_period"
 
 
 def in_period(entity: Entity, posting: Posting, period: str) -> Posting:
@@ -28,7 +28,13 @@ def in_period(entity: Entity, posting: Posting, period: str) -> Posting:
     lines = tuple(
         line
         if any(name == ORIGINAL_PERIOD for name, _ in line.dimensions)
-        else replace(line, dimensions=(*line.dimensions, (ORIGINAL_PERIOD, original)))
+        else replace(
+            line,
+            dimensions=(*line.dimensions, (ORIGINAL_PERIOD, original)),
+            erp_dimensions=(
+                None if line.erp_dimensions is None else (*line.erp_dimensions, (ORIGINAL_PERIOD, original))
+            ),
+        )
         for line in posting.lines
     )
     return replace(

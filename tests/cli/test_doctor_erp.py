@@ -5,9 +5,11 @@ from pathlib import Path
 from cli.doctor_checks import Finding
 from cli.doctor_erp import erp
 from config.settings import LedgerSettings, Settings
-from sinks.ledger import erp_status
+from sinks.erp.port import MasterData, Record
+from sinks.ledger import erp_status, master_data
 from tests.flows.poster_world import World, many
 from tests.sinks.ledger.samples import HOUR, entity
+from tests.sinks.ledger.test_invoices import configured
 
 
 def findings(directory: Path) -> dict[str, Finding]:
@@ -30,6 +32,23 @@ def test_a_month_is_projected_from_the_booked_hours_and_compared(tmp_path: Path)
     for limit, state in ((9_126, "ok"), (9_124, "warn"), (7_300, "warn"), (7_299, "fail")):
         world.configure(entity(lines_per_month_max=limit), known_from_ms=10**12 * (20_000 - limit))
         assert findings(tmp_path)["lines US01"].state == state, limit
+    world.engine.dispose()
+
+
+def test_what_is_not_mapped_or_not_in_the_erp_is_named(tmp_path: Path) -> None:
+    world = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    plain = configured()
+    (made,) = plain.pop("entities")
+    world.configure(made, **plain)
+    assert findings(tmp_path)["mappings US01"].state == "ok"
+    mapped = made | {"erp": made["erp"] | {"mappings": {"taxes": {"saas": "VAT19"}, "customers": {"acme": "C-9"}}}}
+    world.configure(mapped, known_from_ms=10**13, **plain)
+    records = (Record("tax", "VAT19", active=False), Record("party", "CUST-globex"))
+    data = MasterData(records, frozenset({"tax", "party"}))
+    master_data.keep(world.engine, "US01", data, (), world.clock.now())
+    found = findings(tmp_path)["mappings US01"]
+    assert found.state == "warn"
+    assert found.detail == "customer acme: the ERP has no party C-9; tax saas: tax VAT19 is not active in the ERP"
     world.engine.dispose()
 
 

@@ -121,6 +121,26 @@ def test_pull_ready_invoice_and_the_unbilled_report(call: Call, world: World, tm
     world.engine.dispose()
 
 
+def test_a_pull_tells_what_is_not_mapped(call: Call, world: World) -> None:
+    plain = configured()
+    (made,) = plain.pop("entities")
+    made["erp"] = made["erp"] | {"mappings": {"taxes": {}}}
+    for customer in plain["customers"][:1]:
+        customer.pop("erp")
+    fee = {"id": "fee", "model": "flat", "amount": "1", "accounting": {"tax_category": "reduced"}}
+    version = {"effective_from": "2023-01-01T00:00:00Z", "currency": "USD", "charges": [fee]}
+    plain["plans"] = [{"id": "p", "versions": [version]}]
+    world.configure(made, **plain)
+    problem = "is not mapped: what has it is held"
+    assert call("erp", "pull")["mappings"] == [
+        {"entity": "US01", "kind": kind, "name": name, "code": "", "problem": problem}
+        for kind, name in (("customer", "acme"), ("tax", "reduced"))
+    ]
+    done = CliRunner(env={"COLUMNS": "250"}).invoke(app, ["erp", "pull"])
+    assert "2 names without a usable code in the ERP" in done.stdout
+    world.engine.dispose()
+
+
 def test_reports_are_readable_by_people(world: World, call: Call) -> None:
     del call
     world.configure(entity() | {"approval": {"every": True}})

@@ -17,7 +17,7 @@ from sinks.erp.journal import JournalAdapter
 from sinks.erp.port import MasterData, Record, Window
 from sinks.ledger import acts, audit, closes, documents, held, master_data, postings, tables
 from sinks.ledger.database import read, write
-from sinks.ledger.grouping import ErpNames
+from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.reversal import Reversal, reverse
 from sinks.ledger.times import MS_PER_HOUR
 from tests.flows.poster_world import BY_CUSTOMER, START, World, many, postings_of

@@ -96,3 +96,14 @@ def test_a_line_that_cannot_be_read_is_no_empty_line() -> None:
         list(entries(fields, [{"k": "K1", "n": 1, "l": [{"a": "1"}]}]))
     assert items({"a": {"b": {"c": 1}}}, "a.b") == [{"c": 1}]
     assert items(None, "a.b") == items({"a": None}, "a") == []
+
+
+def test_a_line_has_mapped_codes_by_our_names_and_no_names_of_ours_in_its_dimensions() -> None:
+    line = PostingLine(
+        "usage_revenue", "4001", "credit", Decimal(1), dimensions=(("model", "gpt-4"), ("region", "eu")),
+        erp_dimensions=(("Product", "P-1"), ("Area", "")), tax_code="VAT19",
+    )  # fmt: skip
+    template = {"all": "{dimensions}", "one": "{dimension.model}", "none": "{dimension.region}", "tax": "{tax_code}"}
+    assert render(template, line_values(line, 1)) == {"all": {"Product": "P-1"}, "one": "P-1", "tax": "VAT19"}
+    plain = PostingLine("usage_revenue", "4001", "credit", Decimal(1), dimensions=(("model", "gpt-4"), ("region", "")))
+    assert render(template, line_values(plain, 1)) == {"all": {"model": "gpt-4", "region": ""}, "one": "gpt-4"}

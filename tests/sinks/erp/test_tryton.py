@@ -105,7 +105,8 @@ def test_balances_and_master_data(tryton: TrytonErp) -> None:
     assert found["party", "CUST-0001"]
     assert ("currency", "KWD") in found
     assert (found["period", "2025-01"], found["period", "2025-02"]) == (False, True)
-    assert data.authoritative == {"account", "party", "currency", "period"}
+    assert found["tax", "Tax 0.10"]
+    assert data.authoritative == {"account", "party", "currency", "period", "tax"}
 
 
 def test_a_reversal_names_what_it_reverses_and_a_copy_has_no_external_id(tryton: TrytonErp) -> None:

@@ -73,14 +73,32 @@ def test_a_batch_of_journals_and_invoices_keeps_its_order(tryton: TrytonErp) -> 
     batch = [tryton.posting(), invoice(tryton, line("7.00")), bad, nobody, tryton.posting()]
     outcomes = adapter.submit(batch, "a")
     assert [getattr(one, "reason", type(one).__name__) for one in outcomes] == [
-        "Posted", "Posted", "invalid", "unknown_customer", "Posted",
+        "Posted", "Posted", "missing_tax_mapping", "unknown_customer", "Posted",
     ]  # fmt: skip
     assert isinstance(outcomes[2], Rejected)
-    assert "erp.options.taxes" in outcomes[2].text
+    assert "erp.mappings.taxes" in outcomes[2].text
     assert {issue.key: issue.reason for issue in adapter.preflight(batch)} == {
-        bad.key: "invalid",
+        bad.key: "missing_tax_mapping",
         nobody.key: "unknown_customer",
     }
+
+
+def test_mapped_tax_codes_go_before_the_adapters_option(tryton: TrytonErp) -> None:
+    adapter = tryton.adapter(timeout_s=60, taxes={"saas": "Wrong", "exempt": "Wrong"})
+    plain = invoice(tryton, line("60.00"), line("5.00", "exempt"))
+    assert plain.invoice is not None
+    coded = replace(plain, invoice=replace(plain.invoice, tax_codes=("Tax 0.10", "")))
+    gone = replace(coded, key=tryton.posting().key, invoice=replace(plain.invoice, tax_codes=("Tax 0.99", "")))
+    missing = replace(coded, key=tryton.posting().key, invoice=replace(plain.invoice, tax_codes=("Tax 0.10", None)))
+    issues = {issue.key: issue for issue in adapter.preflight([coded, gone, missing])}
+    assert {key: issue.reason for key, issue in issues.items()} == {
+        gone.key: "unknown_tax",
+        missing.key: "missing_tax_mapping",
+    }
+    assert "no one tax named 'Tax 0.99'" in issues[gone.key].text
+    (outcome,) = adapter.submit([coded], "a")
+    assert isinstance(outcome, Posted), outcome
+    assert outcome.tax == Decimal("6.00")
 
 
 def test_a_credit_note_gives_back_with_its_tax_and_names_the_invoice(tryton: TrytonErp) -> None:

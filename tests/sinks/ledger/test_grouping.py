@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.entities import Entity
-from sinks.ledger.grouping import Bucket, Drafted, ErpNames, bucket_of, default_date, draft, posting_key
+from sinks.ledger.erp_codes import ErpNames
+from sinks.ledger.grouping import Bucket, Drafted, bucket_of, default_date, draft, posting_key
 from sinks.ledger.times import MS_PER_HOUR, to_ms
 from tests.sinks.ledger.samples import ACCOUNTS, HOUR, entity, key
 

@@ -18,7 +18,7 @@ from sinks.erp.journal import JournalAdapter
 from sinks.erp.port import Outcome, Posted, Posting
 from sinks.ledger import act_check, acts, invoicing, read_back, revisions, tables, unbilled
 from sinks.ledger.database import read, write
-from sinks.ledger.grouping import ErpNames
+from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.invoice_lines import InvoiceAct, invoice_of
 from sinks.ledger.readiness import ErpData, Readiness, readiness
 from sinks.ledger.reversal import reverse

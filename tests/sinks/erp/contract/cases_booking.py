@@ -76,6 +76,20 @@ def case_01_books_exact_lines(erp: ErpUnderTest, _folder: Path) -> None:
     assert adapter.preflight([two, wide]) == []
 
 
+def case_01_books_mapped_codes_and_no_names_of_ours(erp: ErpUnderTest, _folder: Path) -> None:
+    adapter = erp.adapter()
+    coded = lines("5.00", dimensions=(("charge", "input"), ("tax_category", "saas"), ("model", "left-out")),
+                  erp_dimensions=(("Product", "P-77"), ("", ""), ("Model", "")), tax_code="VAT19")  # fmt: skip
+    posting = erp.posting(lines=(coded[0], replace(coded[1], erp_dimensions=(("Product", "P-78"),))))
+    assert adapter.preflight([posting]) == []
+    name = number(adapter, posting)
+    assert number(adapter, Posting.from_json(posting.to_json())) == name
+    (true,) = erp.truth([posting.key])[posting.key]
+    assert (true.number, true.sums) == (name, sums(posting, adapter))
+    assert all(code in true.texts for code in ("P-77", "P-78"))
+    assert not any(ours in true.texts for ours in ("input", "saas", "left-out"))
+
+
 def case_02_keeps_the_currency_and_its_scale(erp: ErpUnderTest, _folder: Path) -> None:
     adapter = erp.adapter()
     yen = erp.posting(currency="JPY", lines=lines("1500"))

@@ -51,6 +51,8 @@ class TrueEntry:
     number: str
     sums: dict[str, Decimal]
     lines: int
+    texts: str = ""
+    """What stands there about the lines: dimensions, in whatever place this ERP has for them."""
 
 
 @dataclass(frozen=True)

@@ -147,12 +147,14 @@ class JournalErp(ErpUnderTest):
     def truth(self, keys: Sequence[str]) -> dict[str, list[TrueEntry]]:
         found: dict[str, list[TrueEntry]] = {one: [] for one in keys}
         for path in self._files():
-            for entry in read_entries(path.read_text()):
+            blocks = [(one, block) for block in path.read_text().split("\n\n") for one in read_entries(block)]
+            for entry, block in blocks:
                 if entry.key in found:
                     sums: dict[str, Decimal] = {}
                     for account, amount in entry.lines:
                         sums[account] = sums.get(account, Decimal(0)) + amount
-                    found[entry.key].append(TrueEntry(entry.key, f"J-{entry.number:08d}", sums, len(entry.lines)))
+                    true = TrueEntry(entry.key, f"J-{entry.number:08d}", sums, len(entry.lines), block)
+                    found[entry.key].append(true)
         return found
 
     def faults(self, *names: FaultName, reply: Reply | None = None) -> None:

@@ -91,12 +91,13 @@ class RestErp(ErpUnderTest):
         with self._database() as database:
             for number, one in database.execute("SELECT id, key FROM entries ORDER BY id"):
                 if one in found:
-                    rows = database.execute("SELECT account, amount FROM lines WHERE entry = ?", [number]).fetchall()
+                    query = "SELECT account, amount, dimension FROM lines WHERE entry = ?"
+                    rows = database.execute(query, [number]).fetchall()
                     sums: dict[str, Decimal] = {}
-                    for account, amount in rows:
+                    for account, amount, _ in rows:
                         sums[account] = sums.get(account, Decimal(0)) + Decimal(amount)
                     text = f"guid-{number}" if self.kind == "xero" else str(number)
-                    found[one].append(TrueEntry(one, text, sums, len(rows)))
+                    found[one].append(TrueEntry(one, text, sums, len(rows), "; ".join(row[2] for row in rows)))
         return found
 
     def _database(self) -> sqlite3.Connection:

@@ -120,17 +120,18 @@ class TrytonErp(ErpUnderTest):
         mark = "m.external_id" if self.name == "tryton" else "split_part(m.description, ':', 3)"
         rows = self.sql(
             f"SELECT m.id, {mark}, m.number, a.code,"
-            " sum(coalesce(l.amount_second_currency, l.debit - l.credit)), count(*)"
+            " sum(coalesce(l.amount_second_currency, l.debit - l.credit)), count(*), string_agg(l.description, '; ')"
             " FROM account_move m JOIN account_move_line l ON l.move = m.id JOIN account_account a ON a.id = l.account"
             f" WHERE m.state = 'posted' AND {mark} = ANY(%s) GROUP BY 1, 2, 3, 4 ORDER BY 1",
             list(keys),
         )
-        moves: dict[int, list[tuple[str, str, str, Decimal, int]]] = {}
-        for move, key, number, account, amount, count in rows:
-            moves.setdefault(move, []).append((key, number, account, amount, count))
+        moves: dict[int, list[tuple[str, str, str, Decimal, int, str]]] = {}
+        for move, *line in rows:
+            moves.setdefault(move, []).append(tuple(line))
         for lines in moves.values():
-            sums = {account: amount for _, _, account, amount, _ in lines}
-            found[lines[0][0]].append(TrueEntry(lines[0][0], lines[0][1], sums, sum(line[4] for line in lines)))
+            sums = {account: amount for _, _, account, amount, _, _ in lines}
+            texts = "; ".join(line[5] or "" for line in lines)
+            found[lines[0][0]].append(TrueEntry(lines[0][0], lines[0][1], sums, sum(line[4] for line in lines), texts))
         return found
 
     def faults(self, *names: FaultName, reply: Reply | None = None) -> None:
