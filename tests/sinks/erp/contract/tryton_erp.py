@@ -85,8 +85,14 @@ class TrytonErp(ErpUnderTest):
             url=self.proxy.url,
             database=self._database,
             credential=Credential(file=self._credential),
-            taxes={"saas": "Tax 0.10", "exempt": None},
-            **({"timeout_s": 10.0, "required_dimensions": ("charge",)} | changes),
+            **(
+                {
+                    "timeout_s": 10.0,
+                    "required_dimensions": ("charge",),
+                    "taxes": {"saas": "Tax 0.10", "exempt": None},
+                }
+                | changes
+            ),
         )
         kind = TrytonAdapter if self.name == "tryton" else TrytonVanillaAdapter
         return kind(options, company, page_entries=PAGE)
