@@ -17,7 +17,7 @@ from queries.document_trace import DocumentTrace, trace_document
 from queries.stores import Stores, of_hour
 from sinks.ledger import documents, held, posting_creation
 from sinks.ledger import reversal as reversals
-from sinks.ledger.grouping import ErpNames
+from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.postings import BOOKED, HELD
 
 _ROWS_SHOWN_MAX: Final = 200

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.posting_rules import DEFAULTS
 from config.revision import History, Revision
 from core.errors import InvariantViolation
 from operators.document import NOT_POSTED_ZERO, Document, documents
+from operators.document_lines import _KINDS
 from operators.posting_rules import Roles, roles
 from tests.operators.rate_support import Driver, Use, contract, customer, facts, revision, version
 from tests.operators.test_rate_properties import CHARGES, END, MONTH, seal_all, uses
@@ -112,6 +114,7 @@ def test_no_rule_credits_anything_but_one_kind_of_revenue() -> None:
     charge = Roles("contract_asset", "contract_asset", "subscription_revenue")
     assert roles("usage", charge) == ("contract_asset", "subscription_revenue")
     assert roles("true_up", charge) == ("contract_asset", "shortfall_revenue")
+    assert set(_KINDS) <= set(DEFAULTS)
     with pytest.raises(InvariantViolation, match="no posting rule"):
         roles("surprise", plain)
 
