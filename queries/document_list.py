@@ -14,7 +14,7 @@ from sinks.ledger import audit, documents, tables
 from sinks.ledger.database import read
 from sinks.ledger.times import to_datetime
 
-PAGE_MAX: Final = 500
+PAGE_MAX: Final = 10_000
 _DOCUMENTS, _POSTINGS = tables.documents, tables.postings
 _STATE: Final = func.coalesce(_POSTINGS.c.state, _DOCUMENTS.c.state)
 
@@ -50,9 +50,9 @@ def document_list(
     table = _DOCUMENTS.c
     query = _chosen(
         select(table.key, table.entity, table.customer, table.contract, table.currency, table.booked_hour,
-               table.accounting_period, table.kind, table.json, table.net, table.posting_key,
-               _STATE.label("state"), _POSTINGS.c.reason, _POSTINGS.c.erp_number, _POSTINGS.c.attempts,
-               _POSTINGS.c.changed_at_ms),
+               table.accounting_period, table.posting_date, table.kind, table.json, table.net, table.posting_key,
+               _STATE.label("state"), _POSTINGS.c.reason, _POSTINGS.c.detail, _POSTINGS.c.approval,
+               _POSTINGS.c.erp_number, _POSTINGS.c.attempts, _POSTINGS.c.changed_at_ms),
         wanted,
     )  # fmt: skip
     if after is not None:
@@ -110,12 +110,15 @@ def _row(one: Any) -> Row:
         "currency": one.currency,
         "booked_hour": of_hour(one.booked_hour),
         "accounting_period": one.accounting_period,
+        "posting_date": one.posting_date,
         "kind": one.kind,
         "total": Decimal(orjson.loads(one.json)["total"]),
         "revenue": one.net if one.net is not None else Decimal(0),
         "posting_key": one.posting_key or "",
         "state": one.state,
         "reason": one.reason or "",
+        "detail": one.detail or "",
+        "approval": one.approval or "",
         "erp_number": one.erp_number or "",
         "attempts": one.attempts or 0,
         "changed_at": None if one.changed_at_ms is None else to_datetime(one.changed_at_ms),

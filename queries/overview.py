@@ -1,21 +1,19 @@
-"""The state of everything in numbers: intake, freshness, streams, documents, postings, ERP, exceptions."""
+"""The state of everything, part by part: what cannot be read because its server is away leaves the rest as it is."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from core.errors import MeterbridgeError
 from core.redis_client import connect, guarded, server_time_ms
 from queries.exceptions import groups
-from queries.reconcile import sealed_until
+from queries.standing import books, intake
 from queries.stores import Row, Stores
-from sinks.ledger import documents, erp_status, postings, progress
 from sinks.ledger.times import to_datetime
 
-MINUTES: Final = 60
-"""So many minutes of throughput are shown."""
 EXCEPTION_DAYS: Final = 35
-_DAY: Final = timedelta(days=1)
+_HOUR: Final = timedelta(hours=1)
 
 
 def overview(stores: Stores, now: datetime) -> Row:
@@ -33,26 +31,17 @@ def overview(stores: Stores, now: datetime) -> Row:
         "at": now.replace(microsecond=0),
         "books": part("ledger", lambda: _books(stores, now)),
         "streams": part("redis", lambda: _streams(stores)),
-        "intake": part("clickhouse", lambda: intake(stores, now)),
+        "intake": part("clickhouse", lambda: _intake(stores, now)),
         "exceptions": part("clickhouse", lambda: _exceptions(stores, now)),
         "errors": errors,
     }
 
 
 def _books(stores: Stores, now: datetime) -> Row:
-    watermark_ms = progress.watermark_ms(stores.engine)
-    watermark = to_datetime(watermark_ms) if watermark_ms else None
-    return {
-        "watermark": watermark,
-        "behind_s": None if watermark is None else max(0, int((now - watermark).total_seconds())),
-        "sealed_until": sealed_until(stores) if watermark is not None else None,
-        "documents": documents.count_by_state(stores.engine),
-        "postings": postings.count_by_state(stores.engine),
-        "erp_waiting": [
-            {"entity": one.entity, "since": one.since, "cause": one.cause} for one in erp_status.waiting(stores.engine)
-        ],
-        "config_version": stores.history.latest.version,
-    }
+    found = books(stores)
+    behind_s = None if found.watermark is None else max(0, int((now - found.watermark).total_seconds()))
+    plain = asdict(found)
+    return plain | {"behind_s": behind_s, "config_version": stores.history.latest.version}
 
 
 def _streams(stores: Stores) -> Row:
@@ -79,21 +68,14 @@ def _streams(stores: Stores) -> Row:
     return {"server_time": to_datetime(now_ms), "streams": found}
 
 
-def intake(stores: Stores, now: datetime) -> Row:
-    """Return the intake of the last 24 hours by outcome and reason, and events per minute of the last hour."""
-    day = stores.rows(
-        "SELECT outcome, reason, sum(c.events) AS n FROM @intake_counts_current AS c"
-        " WHERE ingest_minute >= {begins:DateTime} GROUP BY outcome, reason ORDER BY n DESC",
-        {"begins": now - _DAY},
-    )
-    minutes = stores.rows(
-        "SELECT ingest_minute, sum(c.events) AS n FROM @intake_counts_current AS c"
-        " WHERE ingest_minute >= {begins:DateTime} GROUP BY ingest_minute ORDER BY ingest_minute",
-        {"begins": (now - timedelta(minutes=MINUTES)).replace(second=0, microsecond=0)},
-    )
+def _intake(stores: Stores, now: datetime) -> Row:
+    """Return the last 24 hours by outcome and reason, and the last hour minute by minute."""
+    day = intake(stores, now - 24 * _HOUR, now, 60)
+    hour = intake(stores, now - _HOUR, now, 1)
     return {
-        "day": [{"outcome": row["outcome"], "reason": row["reason"], "events": int(row["n"])} for row in day],
-        "minutes": [{"minute": row["ingest_minute"], "events": int(row["n"])} for row in minutes],
+        "day": dict(day.totals),
+        "day_by_reason": dict(day.by_reason),
+        "minutes": [{"minute": step.at, "events": sum(step.events.values())} for step in hour.steps],
     }
 
 

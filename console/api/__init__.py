@@ -4,13 +4,26 @@ from typing import Final
 
 from starlette.routing import Route
 
-from console.api import catalog, customers, documents, events, exceptions, me, openapi, rated, status, trace, usage
+from console.api import (
+    acts,
+    catalog,
+    customers,
+    documents,
+    events,
+    exceptions,
+    me,
+    openapi,
+    rated,
+    status,
+    trace,
+    usage,
+)
 from console.endpoint import Endpoint
 from console.services import Services
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(
     endpoint
-    for module in (events, usage, customers, catalog, documents, rated, trace, exceptions, status, me)
+    for module in (events, usage, customers, catalog, documents, rated, trace, exceptions, acts, status, me)
     for endpoint in module.ENDPOINTS
 )
 

@@ -15,21 +15,21 @@ from console.endpoint import API, Call, Endpoint
 from console.paging import cursor_of, position_of
 from console.parameters import Cursor, Limit, Name, Time, time_of
 from console.problems import Problem
-from queries import documents as listed
 from queries.document_events import summaries
+from queries.document_list import DocumentFilter, DocumentPage, document_list
 from queries.document_state import posting_of
 from queries.document_trace import trace_document
-from queries.stores import Row, Stores, of_hour
+from queries.stores import Stores, of_hour
 from sinks.ledger import documents
 
 COLUMNS = (
     "key", "kind", "entity", "customer", "contract", "currency", "booked_hour", "accounting_period", "posting_date",
-    "total", "debit_total", "state", "reason", "detail", "posting_key", "erp_number", "approval",
+    "total", "revenue", "state", "reason", "detail", "approval", "posting_key", "erp_number", "attempts", "changed_at",
 )  # fmt: skip
 
 
 class DocumentRow(msgspec.Struct):
-    """A financial document. `total` is what it earns; `state` is its posting's, or its own while it has none."""
+    """A financial document. `state` is its posting's, or its own while it has none; `revenue` is what it earns."""
 
     key: str
     kind: str
@@ -40,14 +40,16 @@ class DocumentRow(msgspec.Struct):
     booked_hour: datetime
     accounting_period: str
     posting_date: str
-    total: Decimal | None
-    debit_total: Decimal
+    total: Decimal
+    revenue: Decimal
     state: str
     reason: str
     detail: str
+    approval: str
     posting_key: str
     erp_number: str
-    approval: str
+    attempts: int
+    changed_at: datetime | None
 
 
 class DocumentList(msgspec.Struct):
@@ -95,25 +97,22 @@ async def list_documents(call: Call) -> Response:
     asked: DocumentsParameters = call.parameters
     after = position_of(asked.cursor, (int, str))
 
-    def ask(stores: Stores) -> tuple[list[Row], tuple[int, str] | None]:
-        return listed.documents(
-            stores,
-            listed.DocumentQuestion(
-                customers=scope.customers_of(call.token, stores.history),
-                entity=asked.entity,
-                customer=asked.customer,
-                kind=asked.kind,
-                state=asked.state,
-                accounting_period=asked.accounting_period,
-                begins=time_of("from", asked.from_),
-                ends=time_of("to", asked.to),
-                after=after,
-                limit=asked.limit,
-            ),
+    def ask(stores: Stores) -> DocumentPage:
+        allowed = scope.customers_of(call.token, stores.history)
+        wanted = DocumentFilter(
+            customers=None if allowed is None else sorted(allowed),
+            entity=asked.entity,
+            customer=asked.customer,
+            kind=asked.kind,
+            state=asked.state,
+            period=asked.accounting_period,
+            begins=time_of("from", asked.from_),
+            ends=time_of("to", asked.to),
         )
+        return document_list(stores.engine, wanted, None if after is None else (after[0], after[1]), asked.limit)
 
-    rows, following = await call.services.pool.ask_books(ask)
-    return rows_answer(call.request, rows, COLUMNS, cursor_of(following))
+    page = await call.services.pool.ask_books(ask)
+    return rows_answer(call.request, page.rows, COLUMNS, cursor_of(page.next_after))
 
 
 async def get_document(call: Call) -> Response:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
@@ -16,8 +16,8 @@ from console.endpoint import API, Answer, Call, Endpoint
 from console.live import read_overview
 from console.parameters import Time, time_of
 from console.problems import Problem
-from queries.reconcile import Report, reconcile, report_to_plain, span_of
-from queries.stores import Stores
+from console.reconciling import LastReport
+from queries.reconcile import report_to_plain
 
 EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT_S: Final = 15.0
@@ -53,6 +53,7 @@ class Reconciliation(msgspec.Struct):
     holds: bool
     from_: datetime = msgspec.field(name="from")
     to: datetime
+    made_at: datetime
     checks: list[ReconciliationCheck]
 
 
@@ -61,6 +62,7 @@ class SpanParameters(msgspec.Struct, forbid_unknown_fields=True, rename={"from_"
 
     from_: Time = ""
     to: Time = ""
+    again: Annotated[bool, msgspec.Meta(description="Make a new report, however young the last one is.")] = False
 
 
 async def get_status(call: Call) -> Response:
@@ -97,14 +99,16 @@ async def _ended(call: Call) -> bool:
 
 
 async def get_reconciliation(call: Call) -> Response:
-    """Compare every account of the same thing, to the last digit, over a span of sealed booked hours."""
+    """Compare every account of the same thing, to the last digit, over a span of sealed booked hours.
+
+    A report is at most five minutes old; `again` makes a new one.
+    """
     scope.check_unscoped(call.token)
     asked: SpanParameters = call.parameters
-
-    def ask(stores: Stores) -> Report:
-        return reconcile(stores, span_of(stores, time_of("from", asked.from_), time_of("to", asked.to)))
-
-    return json_answer(call.request, report_to_plain(await call.services.pool.ask(ask)))
+    reports = LastReport.of(call.services)
+    known = await reports.ask(call.services, time_of("from", asked.from_), time_of("to", asked.to), again=asked.again)
+    plain = report_to_plain(known.report) | {"made_at": known.made_at.replace(microsecond=0)}
+    return json_answer(call.request, plain)
 
 
 ENDPOINTS = (

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
 
+from console.acts import check_posting
 from console.pages import exporting
 from console.pages.base import Page, Values, Visit
 from console.problems import Problem, of_error
@@ -126,6 +127,7 @@ def _preview(trace: DocumentTrace, wanted: str) -> dict[str, Any]:
 
 def _do(visit: Visit, stores: Stores, key: str, wanted: str, reason: str) -> str | Response:
     engine, actor, now = stores.engine, visit.token.name, visit.services.clock.now()
+    check_posting(visit.token, stores, key)
     if wanted == "approve":
         first = held.approve(engine, key, actor=actor, reason=reason, now=now)
         return "Approved; the poster sends it." if first else "It was approved before."

@@ -155,15 +155,9 @@ def approve(engine: Engine, key: str, *, actor: str, reason: str, now: datetime)
     :raises InvalidRequest: nothing of that key waits for approval.
     """
     with write(engine) as connection:
-        row = _find(connection, key)
-        if row is None:
-            message = f"no posting or document {key}: `meterbridge report postings` lists what is held"
-            raise InvalidRequest(message)
+        row = _approvable(connection, key)
         if row.approval == GIVEN:
             return False
-        if row.approval != NEEDED:
-            message = f"posting {row.key} is {row.state} and needs no approval"
-            raise InvalidRequest(message)
         connection.execute(update(_TABLE).where(_TABLE.c.key == row.key).values(approval=GIVEN))
         if row.state == HELD and row.reason == APPROVAL_REQUIRED:
             _move(connection, row.key, now, state=PENDING, reason="", detail="")
@@ -178,6 +172,26 @@ def approve(engine: Engine, key: str, *, actor: str, reason: str, now: datetime)
             connection, at=now, actor=actor, action="approve", subject=row.key, reason=reason, detail=row.detail
         )
     return True
+
+
+def approvable(engine: Engine, key: str) -> Stored:
+    """Return what `approve` would approve.
+
+    :raises InvalidRequest: nothing of that key waits for approval, or was approved.
+    """
+    with write(engine) as connection:
+        return stored(_approvable(connection, key))
+
+
+def _approvable(connection: Connection, key: str) -> Row[Any]:
+    row = _find(connection, key)
+    if row is None:
+        message = f"no posting or document {key}: `meterbridge report postings` lists what is held"
+        raise InvalidRequest(message)
+    if row.approval not in (NEEDED, GIVEN):
+        message = f"posting {row.key} is {row.state} and needs no approval"
+        raise InvalidRequest(message)
+    return row
 
 
 def _find(connection: Connection, key: str) -> Row[Any] | None:

@@ -44,48 +44,72 @@ class Reversal:
 
 
 def reverse(
-    engine: Engine, entities: Mapping[str, Entity], names: ErpNames, key: str, *, actor: str, reason: str, now: datetime
+    engine: Engine,
+    entities: Mapping[str, Entity],
+    names: ErpNames,
+    key: str,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+    dry_run: bool = False,
 ) -> Reversal:
     """Record the reversal of a posting, or of one document of a posting, for the poster to send.
 
     :param entities: the newest configuration's, by id.
+    :param dry_run: do all of it and take it back, so that the answer is what would come of it.
     :raises InvalidRequest: there is nothing of that key, or it is not in the books.
     """
     with write(engine) as connection:
-        row, alone = _subject(connection, key)
-        subject = key if alone else row.key
-        target = posting_key("reversal", subject)
-        known = acts.find(connection, target)
-        if known is not None:
-            return Reversal(target, subject, tuple(known.content["documents"]), False, "")
-        if row.state not in postings.BOOKED or row.state == postings.REVERSED:
-            message = f"posting {row.key} is {row.state}: only what is in the books can be reversed"
-            raise InvalidRequest(message)
-        entity = entities.get(row.entity)
-        if entity is None:
-            message = f"no configuration has the entity {row.entity}: put it back, its periods are needed"
-            raise InvalidRequest(message)
-        original, adjusting = Posting.from_json(row.json), _adjusting(connection, row)
-        when = _when(entity, original.accounting_period, closes.load(connection), now)
-        made = [reversal_of(one, when, REASON_CODE) for one in _documents(connection, row.key, key if alone else None)]
-        posting = (
-            _of_document(entity, names, made[0], target, when)
-            if alone
-            else _of_posting(original, adjusting, made, target, when)
-        )
-        lines = lines_of(one.plain for one in made)
-        lines = receivable_lines(lines) or lines
-        approval = approval_policy.wanted_by_amount(entity, lines, when.accounting_period)
-        hold, detail = grouping.hold_reason(posting, approval)
-        draft = Draft(posting, f"reversal of {subject}", hold, detail, approval)
-        store(connection, draft, made, row.adapter, now)
-        if not alone:
-            change = update(_POSTINGS).where(_POSTINGS.c.key == target)
-            connection.execute(change.values(reverses=row.key))
-        content = {"documents": [one.key for one in made], "of": [one.reverses for one in made]} | _plain(when)
-        act = acts.Act(target, acts.REVERSAL, subject, row.entity, when.booked_hour, content)
-        acts.record(connection, act, actor=actor, reason=reason, at=now)
-        audit.record(connection, at=now, actor=actor, action="reverse", subject=subject, reason=reason, detail=target)
+        done = _reverse(connection, entities, names, key, actor, reason, now)
+        if dry_run:
+            connection.rollback()
+    return done
+
+
+def _reverse(
+    connection: Connection,
+    entities: Mapping[str, Entity],
+    names: ErpNames,
+    key: str,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> Reversal:
+    row, alone = _subject(connection, key)
+    subject = key if alone else row.key
+    target = posting_key("reversal", subject)
+    known = acts.find(connection, target)
+    if known is not None:
+        return Reversal(target, subject, tuple(known.content["documents"]), False, "")
+    if row.state not in postings.BOOKED or row.state == postings.REVERSED:
+        message = f"posting {row.key} is {row.state}: only what is in the books can be reversed"
+        raise InvalidRequest(message)
+    entity = entities.get(row.entity)
+    if entity is None:
+        message = f"no configuration has the entity {row.entity}: put it back, its periods are needed"
+        raise InvalidRequest(message)
+    original, adjusting = Posting.from_json(row.json), _adjusting(connection, row)
+    when = _when(entity, original.accounting_period, closes.load(connection), now)
+    made = [reversal_of(one, when, REASON_CODE) for one in _documents(connection, row.key, key if alone else None)]
+    posting = (
+        _of_document(entity, names, made[0], target, when)
+        if alone
+        else _of_posting(original, adjusting, made, target, when)
+    )
+    lines = lines_of(one.plain for one in made)
+    lines = receivable_lines(lines) or lines
+    approval = approval_policy.wanted_by_amount(entity, lines, when.accounting_period)
+    hold, detail = grouping.hold_reason(posting, approval)
+    draft = Draft(posting, f"reversal of {subject}", hold, detail, approval)
+    store(connection, draft, made, row.adapter, now)
+    if not alone:
+        change = update(_POSTINGS).where(_POSTINGS.c.key == target)
+        connection.execute(change.values(reverses=row.key))
+    content = {"documents": [one.key for one in made], "of": [one.reverses for one in made]} | _plain(when)
+    act = acts.Act(target, acts.REVERSAL, subject, row.entity, when.booked_hour, content)
+    acts.record(connection, act, actor=actor, reason=reason, at=now)
+    audit.record(connection, at=now, actor=actor, action="reverse", subject=subject, reason=reason, detail=target)
     return Reversal(target, subject, tuple(one.key for one in made), True, approval)
 
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from console.api import ENDPOINTS
 from console.endpoint import API, Endpoint
+from sinks.ledger import tables
+from sinks.ledger.database import read
 from tests.console.api.conftest import World
-from tests.console.conftest import make_token
+from tests.console.conftest import bearer, make_token
 from tests.queries.conftest import START
 
 SPAN = {"from": START.isoformat(), "to": "2026-11-20T14:00:00Z"}
@@ -92,9 +95,51 @@ ELSEWHERE = {"post_events": "test_events", "get_live": "below"}
 """Tested where their answers are: what is refused of a batch; a stream that never ends."""
 
 
+ACTS = {"approve_document", "reverse_document", "retry_exception", "resolve_exception", "pull_master_data"}
+
+
 def test_every_route_is_walked(known: Known) -> None:
     names = {endpoint.handler.__name__ for endpoint in ENDPOINTS}
-    assert names == set(_routes(known, "x")) | NOTHING_TO_SEE | set(ELSEWHERE)
+    assert names == set(_routes(known, "x")) | NOTHING_TO_SEE | set(ELSEWHERE) | ACTS
+
+
+@pytest.mark.parametrize("endpoint", [one for one in ENDPOINTS if one.method == "POST"], ids=lambda one: one.path)
+def test_another_tenants_token_changes_nothing(world: World, known: Known, endpoint: Endpoint) -> None:
+    if endpoint.handler.__name__ in ELSEWHERE:
+        pytest.skip(ELSEWHERE[endpoint.handler.__name__])
+    name = known.document if "documents" in endpoint.path else known.group
+    path = endpoint.path.replace("{key}", name)
+    body = {"reason": "because", "dry_run": True}
+    seen = world.client.post(path, json=body)
+    assert seen.status_code in (200, 422), f"the administrator could not act either: {seen.text}"
+    foreign = make_token(world.services, "admin", "somebody-else")
+    before = _ledger(world)
+    for dry_run in (True, False):
+        headers = bearer(foreign) | {"Idempotency-Key": f"{path} {dry_run}".replace(" ", "-")}
+        refused = world.client.post(path, json=body | {"dry_run": dry_run}, headers=headers)
+        assert refused.status_code in (403, 404), refused.text
+        for secret in (known.customer, known.tenant):
+            assert secret not in refused.text
+    assert _ledger(world) == before
+
+
+def test_a_part_of_a_group_cannot_be_acted_on(world: World) -> None:
+    shared = next(one for one in world.all_pages("/exceptions", resolved=True) if len(one["tenants"]) > 1)
+    part = make_token(world.services, "operator", shared["tenants"][0])
+    assert world.get(f"/exceptions/{shared['key']}", part).json()["count"] < shared["count"]
+    answer = world.client.post(
+        f"{API}/exceptions/{shared['key']}/resolve", json={"reason": "because"}, headers=bearer(part)
+    )
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+def _ledger(world: World) -> list[str]:
+    with read(world.services.pool.engine) as connection:
+        return [
+            f"{table.name} {sorted(map(str, connection.execute(select(table)).all()))}"
+            for table in tables.metadata.sorted_tables
+            if table.name not in ("api_tokens", "audit_log", "idempotent_acts")
+        ]
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.handler.__name__)

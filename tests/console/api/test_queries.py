@@ -82,7 +82,7 @@ def test_an_event_leads_to_the_erp(world: World) -> None:
 def test_status_and_reconciliation(world: World) -> None:
     status = world.get("/status").json()
     assert status["errors"] == {}
-    assert status["books"]["postings"]["POSTED"] > 0
+    assert status["books"]["postings_by_state"]["POSTED"] > 0
     assert {stream["stream"] for stream in status["streams"]["streams"]} == set(world.services.settings.redis.streams)
     report = world.get("/reconciliation").json()
     assert report["holds"], report
