@@ -23,7 +23,7 @@ from sinks.erp.registry import Adapters
 from sinks.ledger import audit, held, master_data, posting_creation, tables
 from sinks.ledger import reversal as reversals
 from sinks.ledger.database import read, write
-from sinks.ledger.grouping import ErpNames
+from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.postings import GIVEN
 from sinks.ledger.tokens import Token
 
