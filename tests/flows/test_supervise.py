@@ -1,5 +1,6 @@
 """Restarts: what is a crash, what is a crash loop, what needs a person."""
 
+import json
 import os
 import signal
 import subprocess
@@ -111,3 +112,20 @@ def _wait_for(path: Path, lines: int) -> list[int]:
             return [int(pid) for pid in found]
         time.sleep(0.05)
     pytest.fail(f"{path} has not {lines} lines")
+
+
+def test_the_supervisor_logs_as_the_settings_say(tmp_path: Path) -> None:
+    own = {"METERBRIDGE_STATE_DIR": str(tmp_path), "METERBRIDGE_LOG__FORMAT": "json"}
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "post", "--supervise"],  # there is no ledger: that needs a person
+        cwd=ROOT,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert (line["event"], line["level"]) == ("The supervised command is not started again.", "error")
