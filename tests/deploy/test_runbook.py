@@ -23,7 +23,7 @@ def _events(path: Path) -> list[str]:
             logger = ast.unparse(node.func.value)
             if re.search(r"(^|[._])(log|logger)$", logger):
                 first = node.args[0]
-                found.append(first.value if isinstance(first, ast.Constant) else ast.unparse(first))
+                found.append(str(first.value) if isinstance(first, ast.Constant) else ast.unparse(first))
     return found
 
 
