@@ -10,7 +10,7 @@ Unit of parallelism: one shard.
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bytewax.operators import StatefulBatchLogic
 
@@ -34,6 +34,15 @@ class Logic(Protocol):
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain versioned values that no later call changes."""
+        ...
+
+
+@runtime_checkable
+class Finishing(Protocol):
+    """A logic that has something left to hand on when no more input comes."""
+
+    def finish(self) -> list[Any]:
+        """Return what is left to emit, the marker last; called once, before the last snapshot."""
         ...
 
 
@@ -67,6 +76,11 @@ class KeyedStep(StatefulBatchLogic[tuple[Shard, Any], Any, dict[str, Any]]):
         emitted = self._logic.process([item for _, item in values])
         self._seconds.observe(perf_counter() - started_s)
         return emitted, StatefulBatchLogic.RETAIN
+
+    def on_eof(self) -> tuple[list[Any], bool]:
+        """Hand on what the logic has held back for the next epoch: there is none."""
+        left = self._logic.finish() if isinstance(self._logic, Finishing) else []
+        return left, StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> dict[str, Any]:
         """Wrap the logic's state with the shard number."""

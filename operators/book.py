@@ -91,6 +91,15 @@ class BookLogic:
         WATERMARK.labels("book").set(watermark_ms / _MS_PER_SECOND)
         return out
 
+    def finish(self) -> list[Output]:
+        """Return the open facts that wait for the next epoch: a drain that catches up would end without them.
+
+        Their marker is sent again in any case, because rating waits until all shards have spoken.
+        """
+        if self._forwarded_ms is None:
+            return []
+        return [*self._refresh(self._forwarded_ms), Marker(self._shard_key, self._forwarded_ms)]
+
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values; the exact set is made durable first."""
         self._snapshot_taken = True
