@@ -79,7 +79,7 @@ class KeyedStep(StatefulBatchLogic[tuple[Shard, Any], Any, dict[str, Any]]):
 
     def on_eof(self) -> tuple[list[Any], bool]:
         """Hand on what the logic has held back for the next epoch: there is none."""
-        left = self._logic.finish() if isinstance(self._logic, Finishing) else []
+        left: list[Any] = self._logic.finish() if isinstance(self._logic, Finishing) else []
         return left, StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> dict[str, Any]:
