@@ -11,8 +11,9 @@ from sinks.ledger.documents import ACT_KINDS
 from sinks.ledger.times import to_datetime
 
 _DOCUMENT_COLUMNS: Final = (
-    "key, digest, entity, customer, contract, currency, booked_hour, accounting_period, kind, total, posting_state"
+    "key, digest, entity, customer, contract, currency, booked_hour, accounting_period, kind, total"
 )
+"""`posting_state` is what the ledger says: the view that has it joins all states there are."""
 
 
 def document_states(stores: Stores, rated: Row) -> list[Row]:
@@ -20,7 +21,7 @@ def document_states(stores: Stores, rated: Row) -> list[Row]:
     if rated["status"] != "sealed":
         return []
     found = stores.rows(
-        f"SELECT {_DOCUMENT_COLUMNS} FROM @financial_documents_current"  # noqa: S608
+        f"SELECT {_DOCUMENT_COLUMNS} FROM @financial_documents FINAL"  # noqa: S608
         f" WHERE kind NOT IN {ACT_KINDS}"  # they follow from other documents, not from rated rows
         " AND customer = {customer:String} AND contract = {contract:String} AND currency = {currency:String}"
         " AND booked_hour = {booked:DateTime} AND accounting_period = {period:String}",
@@ -32,7 +33,8 @@ def document_states(stores: Stores, rated: Row) -> list[Row]:
             "period": rated["accounting_period"],
         },
     )
-    return [row | posting_of(stores, row["key"]) for row in found]
+    became = [posting_of(stores, row["key"]) for row in found]
+    return [row | own | {"posting_state": own["state"]} for row, own in zip(found, became, strict=True)]
 
 
 def posting_of(stores: Stores, document_key: str) -> Row:

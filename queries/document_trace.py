@@ -171,10 +171,11 @@ def _facts(stores: Stores, document: Row, name: tuple[Any, ...], rated: list[Row
     rows = stores.rows(
         "SELECT tenant, dimensions, usage_minute, booked_minute, value, events FROM @usage_facts_current"
         " WHERE tenant IN {tenants:Array(String)} AND meter = {meter:String} AND sealed = 1"
-        " AND booked_minute < {end:DateTime} + INTERVAL 1 HOUR"
+        # Nothing is booked before it is used: with both ends this is a range of the table's key.
+        " AND booked_minute >= {first:DateTime} AND booked_minute < {end:DateTime} + INTERVAL 1 HOUR"
         " AND toStartOfHour(usage_minute) IN {hours:Array(DateTime)}"
         " ORDER BY usage_minute, tenant, booked_minute",
-        {"tenants": subjects, "meter": meter, "end": booked_hour, "hours": hours},
+        {"tenants": subjects, "meter": meter, "first": hours[0], "end": booked_hour, "hours": hours},
     )
     known: dict[tuple[Any, ...], bool] = {}
     kept = []

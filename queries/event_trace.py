@@ -1,8 +1,9 @@
 """The life of one event: arrival, outcome, facts, rated rows, documents, postings (design 2.7, the way forward).
 
-Every step is a look-up by key: the event by the filter on its id, its facts by tenant, meter and minutes, its rated
-rows by customer and booked hour. The meters' values are read from the event again, by the same decoder and the
-revision that was known when it arrived; what the stores hold is then looked up, never assumed.
+Every step is a look-up by key: the event, refused ones and voids by the filter on the id, its facts by tenant, meter
+and minutes, its rated rows by customer and booked hour, documents by the hour. The meters' values are read from the
+event again, by the same decoder and the revision that was known when it arrived; what the stores hold is then looked
+up, never assumed.
 """
 
 from dataclasses import dataclass, field
@@ -86,10 +87,15 @@ def trace_event(stores: Stores, source: str, event_id: str) -> EventTrace:
 def _refused(stores: Stores, source: str, event_id: str) -> list[Row]:
     """Return rejects of that source and id; where the bytes cannot be read, those that hold both as JSON strings."""
     rows = stores.rows(
-        "SELECT stream, entry_id, entry_index, ingest_time, reason, detail, counted, raw FROM @usage_rejects_current"
-        " WHERE position(raw, {id:String}) > 0 AND position(raw, {source:String}) > 0"
-        " ORDER BY ingest_time LIMIT {limit:UInt32}",
-        {"id": orjson.dumps(event_id).decode(), "source": orjson.dumps(source).decode(), "limit": _ROWS_MAX},
+        "SELECT DISTINCT stream, entry_id, entry_index, ingest_time, reason, detail, counted, raw FROM @usage_rejects"
+        " WHERE event_id IN ({event:String}, '') AND position(raw, {id:String}) > 0"
+        " AND position(raw, {source:String}) > 0 ORDER BY ingest_time LIMIT {limit:UInt32}",
+        {
+            "event": event_id,
+            "id": orjson.dumps(event_id).decode(),
+            "source": orjson.dumps(source).decode(),
+            "limit": _ROWS_MAX,
+        },
     )
     return [row for row in rows if _names(row["raw"]) in (None, (source, event_id))]
 
@@ -107,9 +113,9 @@ def _voids(stores: Stores, event: Row) -> list[Row]:
     """Return accepted voids of the event; they arrive behind it, within the horizon of duplicates."""
     horizon = timedelta(days=stores.history.latest.rules.dedupe_horizon_days + 1)
     return stores.rows(
-        "SELECT source, id, stream, entry_id, ingest_time, booked_minute FROM @usage_events_current"
+        "SELECT DISTINCT source, id, stream, entry_id, ingest_time, booked_minute FROM @usage_events"
         " WHERE ingest_time >= {from:DateTime64(3)} AND ingest_time < {to:DateTime64(3)} AND type = {void:String}"
-        " AND tenant = {tenant:String} AND JSONExtractString(data, 'data', 'id') = {id:String}"
+        " AND tenant = {tenant:String} AND void_of = {id:String}"
         " AND JSONExtractString(data, 'data', 'source') = {source:String} ORDER BY ingest_time LIMIT 10",
         {
             "from": event["ingest_time"],
