@@ -27,15 +27,15 @@ class ErpNames:
     parties: Mapping[str, str] = field(default_factory=dict)
     mappings: Mappings = field(default_factory=Mappings)
     taxes: Mapping[str, str | None] | None = None
-    """Tax category to the ERP's tax of invoice lines; None: the adapter needs none."""
+    """Tax category to the ERP's tax of invoice lines; None: there is no mapping, the adapter knows if it needs one."""
 
 
 def taxes_of(entity: Entity) -> Mapping[str, str | None] | None:
     """Return the tax mapping of an entity: its own, else the older option of the Tryton adapter."""
     if entity.erp.mappings.taxes is not None or entity.erp.adapter != "tryton":
         return entity.erp.mappings.taxes
-    taxes: dict[str, str | None] = entity.erp.options.get("taxes") or {}
-    return taxes
+    taxes: dict[str, str | None] | None = entity.erp.options.get("taxes")
+    return taxes or None
 
 
 def coded(line: PostingLine, names: ErpNames) -> PostingLine:

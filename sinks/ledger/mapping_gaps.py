@@ -10,6 +10,8 @@ from config.revision import Revision
 from sinks.ledger.erp_codes import taxes_of
 from sinks.ledger.readiness import ErpData
 
+NEEDS_TAXES = "tryton"
+"""The adapter that makes invoices with taxes: a category without one is held."""
 NOT_MAPPED = "is not mapped: what has it is held"
 
 
@@ -42,6 +44,8 @@ def _gaps(revision: Revision, entity: Entity, data: ErpData | None) -> Iterator[
             party = mappings.customers.get(customer.id) or customer.erp.customer
             yield from _one(entity, "customer", customer.id, party, data, "party")
     taxes = taxes_of(entity)
+    if taxes is None and entity.erp.adapter == NEEDS_TAXES:
+        taxes = {}
     if taxes is not None and (entity.invoicing.enabled or TAX_CATEGORY in entity.posting.line_grain):
         for category in sorted({*taxes, *used.get(TAX_CATEGORY, ())}):
             tax = tax_code(taxes, category)
