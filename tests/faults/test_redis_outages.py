@@ -3,58 +3,20 @@
 import shutil
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import select
 
 from core.errors import FatalError
-from sinks import ledger
-from sinks.ledger import tables
 from sources.producer import Producer
-from sources.workload import Workload
+from tests.faults.streams import entries_of, exceptions_of, live_records, wait_until_read
 from tests.faults.world import World
-from tests.flows.harness import differences, read_streams
-from tests.flows.oracle import Entry, Oracle
+from tests.flows.harness import differences
+from tests.flows.oracle import Oracle
 
 DOWN_S = 60.0
 Make = Callable[[int], World]
-
-
-def _live(events: int, seed: int) -> list[tuple[None, str, bytes]]:
-    now = datetime.now(UTC)
-    workload = Workload(seed=seed, events=events, start=now - timedelta(seconds=60), end=now)
-    return [(None, subject, payload) for _, subject, payload in workload]
-
-
-def _entries(world: World) -> list[Entry]:
-    return read_streams(world.settings.redis.url, world.settings.redis.streams)
-
-
-def _wait_until_read(world: World, seconds: float = 90.0) -> None:
-    """Wait until the flow has stored as many events as a batch would: everything sent was read."""
-    redis_settings = world.settings.redis
-    wanted = sum(
-        Oracle(world.deployment.configuration)
-        .run(read_streams(redis_settings.url, redis_settings.streams))
-        .outcomes.values()
-    )
-    until_s = time.monotonic() + seconds
-    while sum(world.deployment.outcomes().values()) < wanted:
-        assert time.monotonic() < until_s, f"{wanted} events were not read: {world.said('flow')[-2_000:]}"
-        time.sleep(0.3)
-
-
-def _exceptions(world: World) -> list[tuple[str, str]]:
-    engine = ledger.connect(world.settings.ledger_url)
-    try:
-        with engine.connect() as connection:
-            table = tables.exceptions
-            return [(row.kind, row.detail) for row in connection.execute(select(table.c.kind, table.c.detail))]
-    finally:
-        engine.dispose()
 
 
 @pytest.mark.slow
@@ -91,12 +53,12 @@ def test_an_older_copy_of_redis_is_refused_until_accepted_and_nothing_is_counted
     made.kill("valkey")
     shutil.copytree(directory, directory.with_name("older"))
     made.start_servers()
-    lost = _live(600, seed=5)
+    lost = live_records(600, seed=5)
     with Producer(made.settings.redis) as producer:
         producer.send(lost)
     made.ensure("flow")
-    _wait_until_read(made)
-    before = _entries(made)
+    wait_until_read(made)
+    before = entries_of(made)
 
     made.kill("valkey")
     shutil.rmtree(directory)
@@ -116,14 +78,14 @@ def test_an_older_copy_of_redis_is_refused_until_accepted_and_nothing_is_counted
     accepted = made.deployment.start("run", "--drain", "--accept-gap")
     _, errors = accepted.communicate(timeout=120)
     assert accepted.returncode == 0, errors
-    assert {kind for kind, _ in _exceptions(made)} >= {"stream_loss"}
+    assert {kind for kind, _ in exceptions_of(made)} >= {"stream_loss"}
 
     further = made.deployment.start("run", "--drain")
     _, errors = further.communicate(timeout=120)
     assert further.returncode == 0, f"what was accepted is refused again: {errors}"
 
     known = {(entry.stream, entry.ms, entry.seq) for entry in before}
-    again = [entry for entry in _entries(made) if (entry.stream, entry.ms, entry.seq) not in known]
+    again = [entry for entry in entries_of(made) if (entry.stream, entry.ms, entry.seq) not in known]
     assert len(again) == len(lost)
     expected = Oracle(made.deployment.configuration).run(before + again)
     assert made.deployment.outcomes() == dict(expected.outcomes)
@@ -139,10 +101,10 @@ def test_entries_trimmed_unread_are_counted_and_only_those_are_missing(world: Ma
     _, errors = first.communicate(timeout=120)
     assert first.returncode == 0, errors
 
-    history = {(entry.stream, entry.ms, entry.seq) for entry in _entries(made)}
+    history = {(entry.stream, entry.ms, entry.seq) for entry in entries_of(made)}
     with Producer(made.settings.redis) as producer:
-        producer.send(_live(400, seed=6))
-    entries = _entries(made)
+        producer.send(live_records(400, seed=6))
+    entries = entries_of(made)
     kept = [entry for entry in entries if entry.stream != 1 or (entry.stream, entry.ms, entry.seq) in history]
     client: Any = redis.Redis.from_url(made.settings.redis.url)
     client.xtrim(made.settings.redis.streams[1], maxlen=0, approximate=False)
@@ -157,7 +119,7 @@ def test_entries_trimmed_unread_are_counted_and_only_those_are_missing(world: Ma
     accepted = made.deployment.start("run", "--drain", "--accept-gap")
     _, errors = accepted.communicate(timeout=120)
     assert accepted.returncode == 0, errors
-    (detail,) = [detail for kind, detail in _exceptions(made) if kind == "stream_loss"]
+    (detail,) = [detail for kind, detail in exceptions_of(made) if kind == "stream_loss"]
     assert int(detail.split(" ", 1)[0]) == len(entries) - len(kept) > 0
     expected = Oracle(made.deployment.configuration).run(kept)
     assert made.deployment.outcomes() == dict(expected.outcomes)

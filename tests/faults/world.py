@@ -71,6 +71,12 @@ class World:
         workload = Workload(seed=self._seed, events=events, start=HISTORY, end=HISTORY + timedelta(hours=7))
         Producer(self.settings.redis).send(workload)
 
+    def reach_redis_at(self, port: int) -> None:
+        """Let everything that comes from now on reach Redis at another port: that of a link, say."""
+        redis = self.settings.redis.model_copy(update={"url": f"redis://127.0.0.1:{port}/0"})
+        self.settings = self.settings.model_copy(update={"redis": redis})
+        self.deployment.settings = self.settings
+
     def close(self) -> None:
         """End everything that was started."""
         self._ended.set()
