@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+from redis import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from bench.machine import describe
 from bench.soak.deployment import ROOT, Soaked, settings_of
@@ -73,7 +75,7 @@ def run(directory: Path, minutes: float, rate: float, series: int) -> dict[str, 
         sampler = Sampler(settings, engine, pids)
         _wait(lambda: sampler.freshness_s() < LIVE_S, STARTED_S_MAX, "the flow is not live")
         soaked.start_load(rate, minutes * 60 + TAIL_S)
-        samples, removed = _watch(soaked, sampler, minutes * 60)
+        samples, removed = _watch(soaked, sampler, minutes * 60, directory / "samples.jsonl")
         resume = _resume(soaked, sampler)
         ended_s = time.monotonic()
         _wait(lambda: not soaked.is_running("load"), TAIL_S + STARTED_S_MAX, "the load does not end")
@@ -104,22 +106,33 @@ def run(directory: Path, minutes: float, rate: float, series: int) -> dict[str, 
         engine.dispose()
 
 
-def _watch(soaked: Soaked, sampler: Sampler, seconds: float) -> tuple[list[Sample], int]:
-    """Sample and trim until the time is over; return the samples and how many entries were trimmed."""
+def _watch(soaked: Soaked, sampler: Sampler, seconds: float, path: Path) -> tuple[list[Sample], int]:
+    """Sample and trim until the time is over; return the samples and how many entries were trimmed.
+
+    Samples go to the file as they are taken. One that fails, as the ledger may be locked, is left out; all the others
+    tell the same story.
+    """
     began_s = time.monotonic()
     samples: list[Sample] = []
-    removed, trim_at_s = 0, began_s + TRIM_S
+    removed, looks, trim_at_s = 0, 0, began_s + TRIM_S
     while (now_s := time.monotonic()) - began_s < seconds:
         for name in ("flow", "load"):
             if not soaked.is_running(name):
                 message = f"the {name} ended by itself; see soak.log in the state directory"
                 raise SystemExit(message)
-        samples.append(sampler.look())
+        looks += 1
+        try:
+            samples.append(sampler.look())
+        except (OSError, SQLAlchemyError, RedisError) as error:
+            sys.stderr.write(f"a sample failed: {error}\n")
+        else:
+            with path.open("ab") as lines:
+                lines.write(orjson.dumps(samples[-1].to_plain()) + b"\n")
         if now_s >= trim_at_s:
             said = orjson.loads(soaked.command("trim", "--keep-minutes", str(KEEP_MINUTES), "--json"))
             removed += sum(said["entries_removed"].values())
             trim_at_s = now_s + TRIM_S
-        due_s = began_s + len(samples) * SAMPLE_S
+        due_s = began_s + looks * SAMPLE_S
         time.sleep(max(0.0, due_s - time.monotonic()))
     return samples, removed
 
