@@ -56,3 +56,7 @@ class ManualClock:
         """Move the clock forward by that many seconds."""
         self._now += timedelta(seconds=seconds)
         self._elapsed_s += seconds
+
+    def step(self, seconds: float) -> None:
+        """Set the wall clock by that many seconds, back if negative; no time passes."""
+        self._now += timedelta(seconds=seconds)

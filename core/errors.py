@@ -40,6 +40,10 @@ class StopRequested(RetryableError):
     """SIGTERM came while waiting for a server; the epoch is replayed at the next start."""
 
 
+class ClockSetBack(RetryableError):
+    """The machine's clock was set back under a running process; starting again mends it."""
+
+
 # --- rejected ------------------------------------------------------------------------------------------
 
 

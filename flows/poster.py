@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -27,9 +28,10 @@ from config.settings import Settings
 from core import metrics
 from core.clock import Clock
 from core.errors import Unreachable
+from flows.clock_watch import STEP_S_MAX, StepDetector
 from flows.poster_delivery import Delivery
 from flows.poster_outcomes import OUTCOMES
-from flows.poster_pace import Breaker, TokenBucket
+from flows.poster_pace import BACKOFF_MAX_S, Breaker, TokenBucket
 from flows.poster_states import PostingStateWriter, StateFeed
 from sinks.erp.port import ErpPort
 from sinks.ledger import database, documents, erp_status, leases, posting_ages, posting_creation, postings, revisions
@@ -144,6 +146,8 @@ class Poster:
         self._ledger_missing = False
         self._posted = 0
         self._created = 0
+        self._steps: StepDetector | None = None
+        self._lease_watch = leases.LeaseWatch(clock)
 
     def run(self) -> Summary:
         """Work until the stop flag is set, then give the leases back."""
@@ -197,6 +201,7 @@ class Poster:
     def pass_once(self) -> int:
         """Do one round over the entities and return how many postings moved."""
         moved = 0
+        self._mind_the_clock()
         self._history = self._load_history()
         self._elsewhere.clear()
         if self._history is not None:
@@ -207,6 +212,18 @@ class Poster:
         self._feed.run()
         self._count()
         return moved
+
+    def _mind_the_clock(self) -> None:
+        """At the start, and after the clock was set back, let nothing wait for times of a clock that was ahead."""
+        if self._steps is None:
+            self._steps = StepDetector(self._clock)
+        elif self._steps.set_back_s() <= STEP_S_MAX:
+            return
+        else:
+            log.warning("This machine's clock was set back; retries that wait for a later time are made now.")
+        hurried = postings.hurry(self._engine, self._clock.now(), timedelta(seconds=BACKOFF_MAX_S))
+        if hurried:
+            log.warning("Retries were due later than any wait allows, and are made now.", postings=hurried)
 
     def summary(self) -> Summary:
         """Return the state of all postings."""
@@ -229,7 +246,7 @@ class Poster:
             log.error("Documents name an entity that no revision has; they wait.", entity=name)
             return 0
         names = self._erp_names(entity, history)
-        lease = leases.acquire(self._engine, name, self.holder, self._clock.now())
+        lease = leases.acquire(self._engine, name, self.holder, self._clock.now(), watch=self._lease_watch)
         if lease is None:
             self._elsewhere.add(name)
             self._leases.pop(name, None)

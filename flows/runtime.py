@@ -35,6 +35,7 @@ from core.errors import MeterbridgeError, RetryableError, StopRequested
 from core.redis_client import connect as connect_redis
 from core.redis_client import server_time_ms
 from flows import health, measurements, metering, recovery_check
+from flows.clock_watch import ClockWatch
 from flows.watch import Watch
 from sinks import ledger, outbox
 from sinks.clickhouse.meters import record_meters
@@ -166,6 +167,7 @@ def run(
     `config_path`: the files `configuration` came from; a metric tells when they change.
 
     :raises LockHeld: another flow runs on this state directory.
+    :raises ClockSetBack: this machine's clock was set back; start it again.
     :raises MeterbridgeError: whatever made it stop, with what to do about it.
     """
     cluster = cluster or Cluster()
@@ -202,7 +204,7 @@ def run(
         try:
             if on_start is not None:
                 on_start(stop)
-            with parts.resources:
+            with parts.resources, ClockWatch(clock):
                 replayed = execute(flow, settings, stop, cluster)
             if not replayed:
                 outbox.promote_all(engine)

@@ -2,6 +2,10 @@
 
 The token grows with each new holder. A poster that was stopped for longer than its lease finds a newer token and
 stops; what it may have sent in between is SUBMITTED, which its successor treats as unknown.
+
+Leases end by the wall clock, since hosts share no other. Where that was set back, the lease of a dead holder would last
+an hour too long: who wants it watches it (`LeaseWatch`) and takes it once it has not been renewed for as long as a
+lease lasts by its own monotonic clock.
 """
 
 from dataclasses import dataclass
@@ -10,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from core.clock import Clock
 from core.errors import RetryableError
 from sinks.ledger import tables
 from sinks.ledger.database import write
@@ -34,8 +39,27 @@ class Lease:
     fence: int
 
 
-def acquire(engine: Engine, name: str, holder: str, now: datetime, ttl: timedelta = TTL) -> Lease | None:
-    """Take or renew a lease; return None while another holder's has not expired."""
+class LeaseWatch:
+    """For how long the leases of others have stood unchanged, by a monotonic clock. One per process, in memory."""
+
+    def __init__(self, clock: Clock, ttl: timedelta = TTL) -> None:
+        self._clock, self._ttl_s = clock, ttl.total_seconds()
+        self._seen: dict[str, tuple[tuple[int, int], float]] = {}
+
+    def is_dead(self, name: str, fence: int, expires_at_ms: int) -> bool:
+        """Note what a lease says now; tell whether its holder has been silent for longer than a lease lasts."""
+        now_s, says = self._clock.monotonic_s(), (fence, expires_at_ms)
+        known = self._seen.get(name)
+        if known is None or known[0] != says:
+            self._seen[name] = (says, now_s)
+            return False
+        return now_s - known[1] > self._ttl_s
+
+
+def acquire(
+    engine: Engine, name: str, holder: str, now: datetime, ttl: timedelta = TTL, watch: LeaseWatch | None = None
+) -> Lease | None:
+    """Take or renew a lease; return None while another holder's has not expired and, if watched, is renewed."""
     expires = to_ms(now + ttl)
     try:
         with write(engine) as connection:
@@ -43,7 +67,8 @@ def acquire(engine: Engine, name: str, holder: str, now: datetime, ttl: timedelt
             if row is None:
                 connection.execute(insert(_TABLE).values(name=name, holder=holder, fence=1, expires_at_ms=expires))
                 return Lease(name, holder, 1)
-            if row.holder != holder and row.expires_at_ms > to_ms(now):
+            is_held = row.holder != holder and row.expires_at_ms > to_ms(now)
+            if is_held and not (watch and watch.is_dead(name, row.fence, row.expires_at_ms)):
                 return None
             fence = row.fence if row.holder == holder else row.fence + 1
             change = update(_TABLE).where(_TABLE.c.name == name)

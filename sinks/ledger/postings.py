@@ -5,7 +5,7 @@ PENDING -> SUBMITTED (committed before the ERP is called) -> POSTED | ACCEPTED |
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final
@@ -112,6 +112,18 @@ def due(engine: Engine, entity: str, state: str, now: datetime, limit: int) -> l
     )
     with read(engine) as connection:
         return [stored(row) for row in connection.execute(query)]
+
+
+def hurry(engine: Engine, now: datetime, wait: timedelta) -> int:
+    """Make due what waits for longer than anything has to; return how many postings that were.
+
+    Times of a clock that was ahead, and was set back since, would make them wait for hours.
+    """
+    open_states = (PENDING, UNKNOWN, ACCEPTED, SUBMITTED)
+    is_late = _TABLE.c.due_at_ms.between(to_ms(now + wait) + 1, NEVER_MS - 1)
+    change = update(_TABLE).where(_TABLE.c.state.in_(open_states), is_late)
+    with write(engine) as connection:
+        return int(connection.execute(change.values(due_at_ms=to_ms(now))).rowcount)
 
 
 def get(engine: Engine, key: str) -> Stored | None:

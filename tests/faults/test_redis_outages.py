@@ -1,7 +1,6 @@
 """Redis that is away, comes back with less than it had, or was trimmed: waited for, or refused with what to do."""
 
 import shutil
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,29 +14,7 @@ from tests.faults.world import World
 from tests.flows.harness import differences
 from tests.flows.oracle import Oracle
 
-DOWN_S = 60.0
 Make = Callable[[int], World]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(500)
-def test_a_minute_without_redis_under_load_is_waited_for(world: Make) -> None:
-    made = world(31)
-    made.start(4_000)
-    for name in ("flow", "poster"):
-        made.ensure(name)
-    made.wait_until_started("flow")
-    live = made.send_live(2_000)
-    time.sleep(1.0)
-    made.kill("valkey")
-    time.sleep(DOWN_S)
-    assert made.running("flow"), made.said("flow")[-2_000:]
-    made.start_servers()
-    live.join(timeout=120)
-    assert made.running("flow"), made.said("flow")[-2_000:]
-    made.settle()
-    assert made.check() == []
-    assert "Redis is back" in made.said("flow")
 
 
 @pytest.mark.slow

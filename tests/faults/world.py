@@ -35,7 +35,8 @@ HISTORY = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
 PROCESSES = ("flow", "poster")
 SERVERS = ("valkey", "clickhouse")
 _COMMANDS = {"flow": ("run",), "poster": ("post",)}
-_PARTS_PER_SECOND = 5
+_PARTS_PER_SECOND = 5.0
+PART_EVENTS = 100
 LEASE_S_MAX = 90.0
 
 
@@ -87,17 +88,17 @@ class World:
 
     # --- load and kills ----------------------------------------------------------------------------------
 
-    def send_live(self, events: int) -> threading.Thread:
-        """Send events as they happen, in the background; what was not acknowledged is sent again."""
-        thread = threading.Thread(target=self._send_live, args=(events,), daemon=True)
+    def send_live(self, events: int, parts_per_s: float = _PARTS_PER_SECOND) -> threading.Thread:
+        """Send events as they happen, in parts, in the background; what was not acknowledged is sent again."""
+        thread = threading.Thread(target=self._send_live, args=(events, parts_per_s), daemon=True)
         thread.start()
         return thread
 
-    def _send_live(self, events: int) -> None:
+    def _send_live(self, events: int, parts_per_s: float) -> None:
         now = datetime.now(UTC)
         workload = Workload(seed=self._seed + 1, events=events, start=now - timedelta(seconds=30), end=now)
         records = [(None, subject, event) for _, subject, event in workload]
-        size = 100
+        size = PART_EVENTS
         with Producer(self.settings.redis) as producer:
             for start in range(0, len(records), size):
                 while not self._ended.is_set():
@@ -105,9 +106,9 @@ class World:
                         producer.send(records[start : start + size])
                         break
                     time.sleep(0.1)
-                time.sleep(1 / _PARTS_PER_SECOND)
+                self._ended.wait(1 / parts_per_s)
 
-    def ensure(self, name: str, fault_point: str = "") -> None:
+    def ensure(self, name: str, fault_point: str = "", options: tuple[str, ...] = ()) -> None:
         """Start the flow or the poster if it does not run; what it says goes to a file."""
         process = self._processes.get(name)
         if process is not None and process.poll() is None:
@@ -122,7 +123,7 @@ class World:
         environment = self.deployment.environment(**(changes | self.extra))
         with self._log(name).open("ab") as output:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "cli", *_COMMANDS[name]],
+                [sys.executable, "-m", "cli", *_COMMANDS[name], *options],
                 env=environment,
                 cwd=Path(__file__).parents[2],
                 stdout=output,
@@ -149,6 +150,11 @@ class World:
     def wait(self, name: str, seconds: float) -> int:
         """Wait until the flow or the poster has ended by itself, and return its exit code."""
         return self._processes[name].wait(timeout=seconds)
+
+    def stop(self, name: str, seconds: float) -> int:
+        """Ask the flow or the poster to end, and return its exit code."""
+        self._processes[name].terminate()
+        return self.wait(name, seconds)
 
     def said(self, name: str) -> str:
         """Return all that the flow or the poster has said."""

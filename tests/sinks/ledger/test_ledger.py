@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, exc, inspect, select, text
 
 from config.settings import Settings
+from core.clock import ManualClock
 from core.errors import FatalError, InvalidRequest, InvariantViolation, StateMismatch, Unreachable
 from sinks import ledger
 from sinks.ledger import audit, deployment, documents, exceptions, leases, progress, revisions, tables
@@ -221,6 +222,33 @@ def test_a_lease_has_one_holder_and_its_fence_grows(engine: Engine) -> None:
     third = leases.acquire(engine, "US01", "a", NOW + timedelta(seconds=42), ttl)
     assert third is not None
     assert third.fence == second.fence + 1
+
+
+def test_a_lease_of_a_clock_that_was_set_back_is_taken_once_it_is_silent_for_its_length(engine: Engine) -> None:
+    """Given a lease that an hour's step back made an hour too long; then who watches it takes it after its length."""
+    clock = ManualClock(NOW)
+    watch = leases.LeaseWatch(clock)
+    ahead = leases.acquire(engine, "US01", "a", clock.now() + timedelta(hours=1))
+    assert ahead is not None
+    for _ in range(7):
+        assert leases.acquire(engine, "US01", "b", clock.now(), watch=watch) is None
+        clock.sleep(10)
+    taken = leases.acquire(engine, "US01", "b", clock.now(), watch=watch)
+    assert taken is not None
+    assert taken.fence == ahead.fence + 1
+    with write(engine) as connection, pytest.raises(leases.LeaseLost):
+        leases.check(connection, ahead)
+
+
+def test_a_lease_that_is_renewed_is_never_taken_by_who_watches_it(engine: Engine) -> None:
+    clock = ManualClock(NOW)
+    watch = leases.LeaseWatch(clock)
+    held = leases.acquire(engine, "US01", "a", clock.now())
+    assert held is not None
+    for _ in range(20):
+        assert leases.acquire(engine, "US01", "b", clock.now(), watch=watch) is None
+        clock.sleep(20)
+        leases.renew(engine, held, clock.now())
 
 
 def test_two_that_want_a_new_lease_at_once_give_one_holder(engine: Engine) -> None:
