@@ -142,8 +142,8 @@ def raise_backward(state: StreamState, why: str, server: str) -> None:
         f"stream {state.name} on {server} went backward: {why}. The server lost its end (a crash without "
         f"fsync, a failover, an old backup, a deleted key), or this is another server. Events read from the lost part "
         f"are booked and stay booked. Restore the stream; or, if it is the right server and its end is gone for good, "
-        f"let producers send again what they did not see stored (ids seen before are not counted twice) and start "
-        f"with `run --accept-gap`, which records it and goes on."
+        f"let producers send again everything since shortly before that, also what the server took since (ids seen "
+        f"before are not counted twice), and start with `run --accept-gap`, which records it and goes on."
     )
     raise StreamBackward(message)
 

@@ -15,6 +15,7 @@ import redis
 from core.errors import FatalError
 from sources.producer import Producer, Record
 from stack import valkey
+from tests.faults.clocks import SettableClock, needs_compiler
 from tests.faults.conftest import free_port
 from tests.faults.link import Link
 from tests.faults.streams import entries_of, exceptions_of, live_records, wait_until_read
@@ -108,8 +109,11 @@ def _run(world: World, *options: str) -> tuple[int, str]:
     return process.returncode, errors
 
 
-def _accept_and_compare(world: World, before: list[Entry], again: list[Record]) -> None:
-    """Require a refusal, send again what may be lost, accept, and compare with an oracle of all that was ever read."""
+def _accept_and_compare(world: World, before: list[Entry], again: list[Record], hidden: int = 0) -> None:
+    """Require a refusal, send again what may be lost, accept, and compare with an oracle of all that was ever read.
+
+    `hidden`: entries whose ids are below what was read, though they came later; nobody reads them.
+    """
     code, errors = _run(world)
     assert code == FatalError.exit_code, errors
     assert "went backward" in errors
@@ -123,7 +127,10 @@ def _accept_and_compare(world: World, before: list[Entry], again: list[Record]) 
     assert code == 0, f"what was accepted is refused again: {errors}"
 
     known = {(entry.stream, entry.ms, entry.seq) for entry in before}
-    later = [entry for entry in entries_of(world) if (entry.stream, entry.ms, entry.seq) not in known]
+    read_to = {entry.stream: (entry.ms, entry.seq) for entry in sorted(before, key=lambda entry: (entry.ms, entry.seq))}
+    new = [entry for entry in entries_of(world) if (entry.stream, entry.ms, entry.seq) not in known]
+    later = [entry for entry in new if (entry.ms, entry.seq) > read_to[entry.stream]]
+    assert len(new) - len(later) == hidden
     assert len(later) >= len(again)
     expected = Oracle(world.deployment.configuration).run(before + later)
     assert world.deployment.outcomes() == dict(expected.outcomes)
@@ -190,3 +197,37 @@ def test_a_failover_while_the_flow_is_stopped_loses_nothing_that_is_sent_again(
     _accept_and_compare(made, before, tail)
     outcomes = made.deployment.outcomes()
     assert outcomes["duplicate", ""] >= 400, "the half that was read comes again, and is known"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+@needs_compiler
+def test_a_promoted_server_whose_clock_is_behind_hides_entries_that_are_there_once_sent_again(
+    world: Callable[[int], World], pair: Callable[..., Pair], tmp_path: Path
+) -> None:
+    """Given a replica ten minutes behind; then what it takes first gets ids below our position, and is never read."""
+    made = world(37)
+    made.start(2_000)
+    clock = SettableClock(tmp_path / "clock", -600)
+    with clock.applied():
+        servers = pair(made)
+    made.ensure("flow")
+    _send(made, live_records(300, seed=40))
+    wait_until_read(made)
+    servers.wait_until_synced()
+    servers.between.cut()
+    time.sleep(1.0)
+    lost = live_records(400, seed=41)
+    _send(made, lost)
+    wait_until_read(made)
+    before = entries_of(made)
+
+    made.kill("valkey")
+    servers.promote()
+    fresh = live_records(200, seed=42)
+    _send(made, fresh, servers.replica_port)
+    servers.move_address()
+    assert made.wait("flow", DETECTED_S_MAX) == FatalError.exit_code, made.said("flow")[-2_000:]
+    assert "everything since shortly before" in made.said("flow")
+    clock.set(0)
+    _accept_and_compare(made, before, lost + fresh, hidden=len(fresh))
