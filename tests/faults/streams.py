@@ -7,13 +7,14 @@ from sqlalchemy import select
 
 from sinks import ledger
 from sinks.ledger import tables
+from sources.producer import Record
 from sources.workload import Workload
 from tests.faults.world import World
 from tests.flows.harness import read_streams
 from tests.flows.oracle import Entry, Oracle
 
 
-def live_records(events: int, seed: int) -> list[tuple[None, str, bytes]]:
+def live_records(events: int, seed: int) -> list[Record]:
     now = datetime.now(UTC)
     workload = Workload(seed=seed, events=events, start=now - timedelta(seconds=60), end=now)
     return [(None, subject, payload) for _, subject, payload in workload]
