@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "erp": Entry("cli.erp:app", "Approve, reverse, close periods, pull master data, make invoices."),
     "report": Entry("cli.report:app", "Unbilled roll-forward and ageing, postings, accounting periods."),
     "close": Entry("cli.close:close", "Seal an accounting period: check it, and freeze a signed summary of it."),
+    "retention": Entry("cli.retention:app", "Remove what is older than the policy says; legal holds."),
     "exceptions": Entry("cli.exceptions:app", "What needs a person, grouped by cause: list, show, retry, resolve."),
     "trim": Entry("cli.trim:trim", "Remove from the streams what is durably booked and old enough."),
     "verify": Entry(
@@ -82,12 +83,13 @@ def _build(target: Any, name: str, text: str) -> Any:
     return command
 
 
-def _add_json(command: Any) -> None:
-    """Give the command, or each of a group's, the option `--json` unless it has its own."""
+def _add_json(command: Any, *, nested: bool = False) -> None:
+    """Give the command, or each of a group's and groups inside it, the option `--json` unless it has its own."""
     if isinstance(command, TyperGroup):
         for inner in command.commands.values():
-            _add_json(inner)
-        return
+            _add_json(inner, nested=True)
+        if not (command.invoke_without_command or nested):
+            return
     if any("--json" in parameter.opts for parameter in command.params):
         return
     template = typer.Typer(add_completion=False)

@@ -24,13 +24,16 @@ def event(
     from cli.trace_parts import event_parts  # noqa: PLC0415
     from queries.event_trace import trace_event  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
+    from sinks.ledger.retention import expired_before  # noqa: PLC0415
 
     with open_stores(context().settings) as stores:
         trace = trace_event(stores, source, event_id)
+        expired = expired_before(stores.engine).get("usage_events")
     if trace.outcome == "unknown":
+        gone = f" (those from before {expired:%Y-%m-%d} expired by policy; totals are kept)" if expired else ""
         message = (
             f"no event with source {source!r} and id {event_id!r} is stored, neither accepted nor refused: it never"
-            " arrived, its raw row has expired, or the source is written differently (see a raw event's `source`)"
+            f" arrived, its raw row has expired{gone}, or its source is written otherwise (see a raw event's `source`)"
         )
         raise InvalidRequest(message)
     emit(asdict(trace) | {"outcome": trace.outcome}, *event_parts(trace))

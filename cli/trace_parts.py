@@ -160,7 +160,12 @@ def _charge_parts(charge: ChargeTrace, summary: Summary | None) -> list[Renderab
     if charge.facts:
         quantity = "values do not add up by nature" if charge.quantities_tie is None else _said(charge.quantities_tie)
         parts.append(f"  facts       {len(charge.facts):,}, quantity ties: {quantity}")
-    if summary is not None:
+    if summary is not None and summary.expired and not summary.ties:
+        parts.append(
+            f"  events      expired by policy; {summary.events:,} of {summary.facts_events:,} are still there, totals"
+            " of all are kept: `meterbridge reconcile` compares them"
+        )
+    elif summary is not None:
         total = "" if summary.sum is None else f", sum {_plain(summary.sum)}"
         parts.append(
             f"  events      {summary.events:,} and {summary.voids:,} voids{total}, {_time(summary.first)} to"

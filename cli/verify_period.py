@@ -47,6 +47,7 @@ def _plain(proof: "Proof") -> dict[str, Any]:
             {
                 "name": part.name,
                 "holds": part.holds,
+                "expired": part.expired,
                 "sealed": part.sealed,
                 "now": part.now,
                 "differing": part.differing,
@@ -85,14 +86,15 @@ def _parts(proof: "Proof") -> "list[RenderableType]":
         (
             part.name,
             f"{part.sealed['rows']:,}",
-            f"{part.now['rows']:,}",
-            "as sealed" if part.holds else f"{part.differing:,} DIFFER",
+            f"{part.now['rows']:,}" if part.now else "",
+            "expired by policy" if part.expired else "as sealed" if part.holds else f"{part.differing:,} DIFFER",
         )
         for part in proof.parts
     ]
     title = f"{seal.entity}, {seal.accounting_period}: sealed {seal.sealed_at:%Y-%m-%d %H:%M} UTC by {seal.actor}"
     numeric = ("rows sealed", "rows now")
     parts: list[RenderableType] = [table(title, ("part", *numeric, "verdict"), rows, right=numeric)]
+    parts.extend(f"{part.name}: {part.note}" for part in proof.parts if part.expired)
     if proof.holds:
         parts.append(f"Proven: nothing changed since. Summary {seal.digest}, signed with key {seal.key_id}.")
     return parts
@@ -101,7 +103,7 @@ def _parts(proof: "Proof") -> "list[RenderableType]":
 def _lines(proof: "Proof") -> list[str]:
     lines = [f"{proof.seal.entity}: {problem}" for problem in proof.problems]
     for part in proof.parts:
-        if part.note:
+        if part.note and not part.expired:
             lines.append(f"{proof.seal.entity}: {part.name}: {part.note}")
         for one in part.differences:
             plain = _difference(part, one)

@@ -5,11 +5,12 @@ change what is stored or posted; what does lives in the configuration revision (
 """
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -217,6 +218,32 @@ class ClosingSettings(Section):
     """Where the signed summaries are written; default `<state_dir>/closes`."""
 
 
+class RetentionSettings(Section):
+    """After how many whole months `meterbridge retention` removes rows, by arrival or booked time; null: never.
+
+    Before raw events go, their counts, sums and digests are kept. Legal holds keep rows whatever stands here.
+    """
+
+    usage_events: int | None = Field(default=25, ge=3)
+    usage_rejects: int | None = Field(default=13, ge=1)
+    intake_counts: int | None = Field(default=96, ge=3)
+    usage_facts: int | None = Field(default=96, ge=13)
+    rated_usage: int | None = Field(default=96, ge=13)
+    financial_documents: int | None = Field(default=132, ge=13)
+    audit_log: int | None = Field(default=132, ge=13)
+
+    @model_validator(mode="after")
+    def _proof_outlives_detail(self) -> "RetentionSettings":
+        """Refuse to forget what something kept longer is proven by."""
+        order = ("usage_events", "usage_facts", "rated_usage", "financial_documents")
+        for first, second in (*pairwise(order), ("usage_events", "intake_counts")):
+            one, other = getattr(self, first), getattr(self, second)
+            if other is not None and (one is None or one > other):
+                message = f"{second} must be kept at least as long as {first}"
+                raise ValueError(message)
+        return self
+
+
 class LogSettings(Section):
     """Logs go to standard error."""
 
@@ -240,6 +267,7 @@ class Settings(BaseSettings):
     reconcile: ReconcileSettings = ReconcileSettings()
     console: ConsoleSettings = ConsoleSettings()
     closing: ClosingSettings = ClosingSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     environment: Literal["development", "production"] = "development"
     fault_point: str = ""

@@ -28,7 +28,7 @@ from flows.runtime import Cluster, execute
 from sinks import clickhouse as clickhouse_sinks
 from sinks import ledger
 from sinks.clickhouse.client import connect
-from sinks.ledger import act_check, deployment, documents, progress, revisions
+from sinks.ledger import act_check, deployment, documents, progress, retention, revisions
 from sinks.ledger.closes import LedgerCloses
 from sinks.ledger.documents import ACT_KINDS
 from sinks.outbox import promote_all
@@ -258,6 +258,7 @@ def _replay(run: Run, history: History, closes_at: ClosesAt) -> _Span:
     until_ms = stored_until_ms(until_ms, run.watermark_ms, from_stored=run.from_stored)
     source: FixedPartitionedSource[Any, Any] = streams
     if until_ms:
+        _refuse_expired(run.live)
         live = run.live.model_copy(update={"flow": scratch.flow})
         # A flow that is to go on needs the reader's positions, even where it hands on nothing.
         source = StoredEventSource(live, until_ms, streams if run.resumable or until_ms < run.watermark_ms else None)
@@ -272,6 +273,21 @@ def _replay(run: Run, history: History, closes_at: ClosesAt) -> _Span:
     finally:
         engine.dispose()
     return _Span(streams.first_entry_ms, trimmed, until_ms)
+
+
+def _refuse_expired(live: Settings) -> None:
+    engine = ledger.connect(live.ledger_url)
+    try:
+        expired = retention.expired_before(engine).get("usage_events")
+    finally:
+        engine.dispose()
+    if expired is not None:
+        message = (
+            f"raw events that arrived before {expired:%Y-%m-%d} expired by policy, so the books cannot be made again"
+            " from the beginning: `meterbridge reconcile` compares what was kept of them with the facts, and"
+            " `meterbridge verify --period` proves sealed months"
+        )
+        raise InvalidRequest(message)
 
 
 def stored_until_ms(trimmed_until_ms: int, watermark_ms: int, *, from_stored: bool) -> int:

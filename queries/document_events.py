@@ -13,6 +13,7 @@ from core.errors import InvalidRequest
 from queries.document_trace import ChargeTrace, DocumentTrace
 from queries.meter_sql import MeterSql
 from queries.stores import Row, Stores
+from sinks.ledger import retention
 
 EVENTS_MAX: Final = 5_000_000
 """More than this does not fit a file a person opens; ask for the events of fewer hours."""
@@ -68,6 +69,8 @@ class Summary:
     first: datetime | None = None
     last: datetime | None = None
     facts_events: int = 0
+    expired: bool = False
+    """Raw events of it are gone by policy: how many they were is in `kept_usage`, by tenant and hour."""
 
     @property
     def ties(self) -> bool:
@@ -78,6 +81,7 @@ class Summary:
 def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
     """Return one summary per charge that has facts, read from the stored events."""
     found = []
+    expired = retention.expired_before(stores.engine).get("usage_events")
     for charge in trace.charges:
         if not charge.facts:
             continue
@@ -93,6 +97,8 @@ def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
             if sums:
                 total += row["sign"] * Decimal(row["value"])
         summary.sum = total if sums else None
+        if expired is not None:
+            summary.expired = any(fact["booked_minute"] < expired for fact in charge.facts)
         found.append(summary)
     return found
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from queries.stores import EPOCH, Stores, of_hour
-from sinks.ledger import progress
+from sinks.ledger import progress, retention
 from sinks.ledger.database import read
 
 BREAKS_KEPT_MAX: Final = 100
@@ -169,6 +169,20 @@ def parts(stores: Stores, span: Span) -> list[Span]:
     return [*found, Span(begins, span.ends)] if begins < span.ends else found
 
 
+def kept(stores: Stores, span: Span, *names: str) -> Span:
+    """Return the part of the span of which no rows of these tables expired by policy."""
+    expired = retention.expired_before(stores.engine)
+    begins = max([span.begins, *(expired[name] for name in names if name in expired)])
+    return Span(min(begins, span.ends), span.ends)
+
+
+def note_expired(check: Check, asked: Span, looked_at: Span) -> None:
+    """Say so where a check left out what expired."""
+    if looked_at.begins > asked.begins:
+        text = f"before {looked_at.begins:%Y-%m-%d} expired by policy, and is left out"
+        check.note = f"{check.note}; {text}" if check.note else text
+
+
 def _hour(when: datetime) -> datetime:
     return when.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
@@ -184,12 +198,22 @@ def reconcile(
         reconcile_documents,
         reconcile_facts,
         reconcile_intake,
+        reconcile_kept,
         reconcile_rated,
     )
 
     checks: list[Check] = []
-    for module in (reconcile_intake, reconcile_facts, reconcile_rated, reconcile_documents):
-        for check in module.checks(stores, span):
+    modules: tuple[tuple[Any, tuple[str, ...]], ...] = (
+        (reconcile_intake, ()),
+        (reconcile_kept, ()),
+        (reconcile_facts, ("usage_facts",)),
+        (reconcile_rated, ("usage_facts", "rated_usage")),
+        (reconcile_documents, ("rated_usage", "financial_documents")),
+    )
+    for module, tables in modules:
+        own = kept(stores, span, *tables)
+        for check in module.checks(stores, own):
+            note_expired(check, span, own)
             checks.append(check)
             done(check.name)
     for check in more(stores, span) if more is not None else ():

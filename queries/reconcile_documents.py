@@ -12,7 +12,7 @@ from core.currencies import exponent
 from operators.posting_rules import RECOGNITION
 from queries.reconcile import Check, Span
 from queries.stores import Stores, minute_of, of_hour
-from sinks.ledger import tables
+from sinks.ledger import retention, tables
 from sinks.ledger.amounts import exact
 from sinks.ledger.database import read
 from sinks.ledger.documents import ACT, FLOW
@@ -142,6 +142,9 @@ def _cents(stores: Stores, span: Span, found: _Documents) -> Iterator[Check]:
     everything, also what was booked before the span.
     """
     begins = _first_period(stores, span, found)
+    expired = retention.expired_before(stores.engine).get("rated_usage")
+    if begins is not None and expired is not None:
+        begins = max(begins, expired)  # of periods that began before some rows are gone
     if begins is not None:
         earlier = Span(max(of_hour(0), min(begins - _AHEAD, span.begins)), span.begins)
         for document in _documents(stores.engine, earlier):

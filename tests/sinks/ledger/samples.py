@@ -92,7 +92,8 @@ def empty(engine: Engine) -> None:
     """Empty every table of the ledger."""
     names = [
         "sessions", "api_tokens", "idempotent_acts",
-        "period_seals", "price_corrections", "acts", "correction_totals", "erp_records", "erp_pulls", "erp_status",
+        "period_seals", "price_corrections",
+        "expirations", "legal_holds", "acts", "correction_totals", "erp_records", "erp_pulls", "erp_status",
         "leases", "audit_log", "exceptions", "period_closes", "erp_entries", "attempts", "posting_documents",
         "postings", "document_lines", "documents", "progress", "deployment", "config_revisions",
     ]  # fmt: skip
