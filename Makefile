@@ -56,7 +56,7 @@ simulate-faults: $(STAMP) ## 10000 simulated runs with faults everywhere; SEEDS=
 	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000) --first $(or $(FIRST),0)
 
 lock: ## Pin all versions again (needs uv)
-	@uv pip compile -q pyproject.toml --extra embedded --extra postgres --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock
+	@uv pip compile -q pyproject.toml --extra embedded --extra compiled --extra postgres --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock
 	@uv pip compile -q requirements-tryton.in --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements-tryton.lock
 
 clean: ## Remove what the targets made, except data under .meterbridge

@@ -138,10 +138,15 @@ class FlowSettings(Section):
     customer_shards: int = Field(default=4, ge=1, le=16)
     readers: int = Field(default=1, ge=1, le=64)
     """Processes that read streams; stream i is read by reader i % readers. Fixed at `migrate`."""
-    item_events_max: int = Field(default=20_000, ge=1)
+    item_events_max: int = Field(default=100_000, ge=1)
     item_ms_max: int = Field(default=100, ge=1)
+    """Time after which an item leaves; under load, while whole reads come back, it leaves when it is full."""
     epoch_bytes_max: int = Field(default=256 << 20, ge=1 << 20)
     recovery_partitions: int = Field(default=4, ge=1, le=64)
+    compiled: bool = True
+    """Decode plain events with compiled code where numba is installed; the results are the same."""
+    compiled_dir: Path | None = None
+    """Where compiled code is kept for the next start; default `<state_dir>/compiled`."""
 
 
 class MetricsSettings(Section):
@@ -277,6 +282,11 @@ class Settings(BaseSettings):
     def ledger_url(self) -> str:
         """Return the ledger's SQLAlchemy URL; may hold a password, never print it."""
         return self.ledger.url.get_secret_value() or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"
+
+    @property
+    def compiled_dir(self) -> Path:
+        """Return where compiled code is kept."""
+        return self.flow.compiled_dir or self.state_dir / "compiled"
 
     @property
     def books_dir(self) -> Path:

@@ -28,6 +28,7 @@ from flows import routing, steps
 from flows.keyed import Build, KeyedStep
 from operators.book import BookLogic
 from operators.decode import Decoder
+from operators.decode_scan import Compiled
 from operators.dedupe import DedupeLogic
 from operators.dedupe_log import IdLog
 from operators.rate import RateLogic
@@ -53,7 +54,8 @@ def build(settings: Settings, history: History, parts: Parts) -> Dataflow:
     """Return the metering dataflow."""
     flow = Dataflow(steps.FLOW)
     shards = settings.flow
-    decoder = Decoder(history, settings.redis.streams, shards.id_shards)
+    compiled = Compiled(settings.compiled_dir) if shards.compiled else None
+    decoder = Decoder(history, settings.redis.streams, shards.id_shards, compiled=compiled)
 
     raw = op.input(steps.READ, flow, parts.source)
     decoded = op.flat_map_batch(steps.DECODE, raw, routing.decode_to_id_shards(decoder, shards.id_shards))

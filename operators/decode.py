@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,14 @@ from operators.decode_columns import TypeDecoder
 from operators.decode_entries import Lines, lines_of
 from operators.decode_fast import Envelopes, decode_envelopes
 from operators.decode_plan import RevisionPlan
+from operators.decode_scan import Compiled
 from operators.decode_slow import Rejected, decode_event
 from operators.items import RawBatch, ShardBatch
 
-Path = Literal["auto", "fast", "slow"]
+if TYPE_CHECKING:
+    from operators.scan.scanner import Scanner
+
+Path = Literal["auto", "scan", "fast", "slow"]
 
 FAST_LINES_MIN = 32
 """Columns cost about 2 ms a batch, the reference 0.06 ms an event."""
@@ -33,6 +37,7 @@ class _Prepared:
 
     plan: RevisionPlan
     types: dict[str, TypeDecoder] = field(default_factory=dict)
+    scanner: "Scanner | None" = None
 
     @classmethod
     def of(cls, revision: Revision) -> "_Prepared":
@@ -48,7 +53,11 @@ class Decoder:
     `counted=True`; exception rows (`counted=False`) come on top.
     Unit of parallelism: the batch; no state. If the process dies here, the entries are read and decoded again.
 
-    A few short lines are decoded one by one, which is quicker than columns; `path` says otherwise, for tests.
+    Plain events of large batches are read by compiled code, once that is loaded (docs/adr/0033); other batches and
+    events in columns; a few short lines one by one, which is quicker then. All three give the same columns.
+
+    :param path: for tests: what to try first; the ways behind it take what it leaves.
+    :param compiled: where compiled code is kept; None: do without.
     """
 
     def __init__(
@@ -58,11 +67,13 @@ class Decoder:
         id_shards: int,
         *,
         path: Path = "auto",
+        compiled: Compiled | None = None,
     ) -> None:
         self._history = history
         self._streams = tuple(streams)
         self._id_shards = id_shards
         self._path = path
+        self._compiled = compiled
         self._prepared: dict[int, _Prepared] = {}
 
     def decode(self, batch: RawBatch) -> list[tuple[int, ShardBatch]]:
@@ -82,10 +93,18 @@ class Decoder:
             out.extend(self._split(decoded, lines, prepared.plan.schema))
         return out
 
-    def _takes_fast_path(self, lines: Lines) -> bool:
+    def _takes_columns(self, lines: Lines) -> bool:
         if self._path != "auto":
-            return self._path == "fast"
+            return self._path != "slow"
         return len(lines.raw) >= FAST_LINES_MIN or sum(map(len, lines.raw)) >= FAST_BYTES_MIN
+
+    def _scanner(self, lines: Lines, prepared: _Prepared) -> "Scanner | None":
+        """Return the compiled path if this batch is one for it."""
+        if self._compiled is None or self._path not in ("auto", "scan"):
+            return None
+        if prepared.scanner is None:
+            prepared.scanner = self._compiled.scanner(prepared.plan, len(lines.raw), at_once=self._path == "scan")
+        return prepared.scanner
 
     def _spans(self, batch: RawBatch) -> Iterator[tuple[int, int, Revision]]:
         """Yield the runs of entries that one revision decides: (first, end, revision)."""
@@ -104,14 +123,19 @@ class Decoder:
 
     def _decode_lines(self, lines: Lines, prepared: _Prepared) -> Decoded:
         """Return the accepted events; rejects are added to the lines."""
-        undecided = np.ones(len(lines.raw) + 1, dtype=np.bool_)
-        fast: Decoded | None = None
-        if lines.raw and self._takes_fast_path(lines):
-            envelopes = decode_envelopes(lines, prepared.plan)
-            if len(envelopes.row):
-                fast = _with_meters(envelopes, lines, prepared)
-                undecided[fast.rows] = False
-        return joined(fast, _slow(lines, np.flatnonzero(undecided[:-1]), prepared.plan), prepared.plan.schema)
+        found: list[Decoded] = []
+        rows = np.arange(len(lines.raw))
+        if lines.raw and self._takes_columns(lines):
+            scanner = self._scanner(lines, prepared)
+            if scanner is not None and (scanned := scanner.decode(lines)) is not None:
+                found.append(scanned)
+                rows = _without(rows, scanned)
+            if len(rows) and (len(rows) >= FAST_LINES_MIN or scanner is None or self._path == "scan"):
+                envelopes = decode_envelopes(lines, rows, prepared.plan)
+                if len(envelopes.row):
+                    found.append(_with_meters(envelopes, lines, prepared))
+                    rows = _without(rows, found[-1])
+        return joined(found, _slow(lines, rows, prepared.plan), prepared.plan.schema)
 
     def _split(self, decoded: Decoded, lines: Lines, schema: Schema) -> Iterator[tuple[int, ShardBatch]]:
         rejects = pl.DataFrame(lines.rejects, schema=REJECT_SCHEMA, orient="row")
@@ -135,6 +159,13 @@ class Decoder:
         shards = events.select(POSITION).with_columns(pl.Series("shard", shard, dtype=pl.Int64))
         of_event = rejects.join(shards, on=POSITION, how="left", maintain_order="left")["shard"]
         return of_event.fill_null(by_stream)
+
+
+def _without(rows: npt.NDArray[np.int64], decoded: Decoded) -> npt.NDArray[np.int64]:
+    """Return the rows that were left out. Rows are in order, and a decoded one is one of them or behind them all."""
+    left = np.ones(int(max(rows[-1], decoded.rows.max())) + 1, dtype=np.bool_)
+    left[decoded.rows] = False
+    return rows[left[rows]]
 
 
 def _with_meters(envelopes: Envelopes, lines: Lines, prepared: _Prepared) -> Decoded:

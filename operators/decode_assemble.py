@@ -54,23 +54,31 @@ ATTRIBUTES: Schema = {
 """The columns of `base`."""
 
 
-def joined(fast: Decoded | None, slow: pl.DataFrame | None, schema: Schema) -> Decoded:
+def joined(columns: list[Decoded], slow: pl.DataFrame | None, schema: Schema) -> Decoded:
     """Return events decoded in columns and events decoded one by one (with a column `row`) as one."""
-    if fast is None:
-        fast = Decoded(pl.DataFrame(schema=ATTRIBUTES), np.zeros(0, np.int64), [])
-    if slow is None:
-        return fast
-    rows = slow.get_column(ROW).to_numpy()
-    meters = slow.select(name for name in schema if name in slow.columns and name not in ATTRIBUTES)
-    parts: list[Part] = []
-    for part in fast.parts:
-        whole = pl.concat([part.frame, meters.select(part.frame.columns)])
-        parts.append(Part(whole, np.concatenate([part.rows, rows])))
-        meters = meters.drop(part.frame.columns)
-    if meters.width:
-        parts.append(Part(meters, rows))
-    base = pl.concat([fast.base.select(list(ATTRIBUTES)), slow.select(list(ATTRIBUTES))])
-    return Decoded(base, np.concatenate([fast.rows, rows]), parts)
+    if slow is None and len(columns) == 1:
+        return columns[0]
+    frames: dict[tuple[str, ...], list[Part]] = {}
+    for decoded in columns:
+        for part in decoded.parts:
+            frames.setdefault(tuple(part.frame.columns), []).append(part)
+    base = [pl.DataFrame(schema=ATTRIBUTES), *(decoded.base.select(list(ATTRIBUTES)) for decoded in columns)]
+    rows = [np.zeros(0, np.int64), *(decoded.rows for decoded in columns)]
+    if slow is not None:
+        own = slow.get_column(ROW).to_numpy()
+        base.append(slow.select(list(ATTRIBUTES)))
+        rows.append(own)
+        meters = slow.select(name for name in schema if name in slow.columns and name not in ATTRIBUTES)
+        for names, parts in frames.items():
+            parts.append(Part(meters.select(names), own))
+            meters = meters.drop(names)
+        if meters.width:
+            frames[tuple(meters.columns)] = [Part(meters, own)]
+    whole = [
+        Part(pl.concat([part.frame for part in parts]), np.concatenate([part.rows for part in parts]))
+        for parts in frames.values()
+    ]
+    return Decoded(pl.concat(base), np.concatenate(rows), whole)
 
 
 def shard_order(decoded: Decoded, lines: int, shards: int) -> tuple[Places, Places]:
@@ -86,13 +94,14 @@ def shard_order(decoded: Decoded, lines: int, shards: int) -> tuple[Places, Plac
 
 def assemble(decoded: Decoded, lines: Lines, rows: Places, schema: Schema) -> pl.DataFrame:
     """Return the events of those lines in that order, with all columns of the schema."""
+    raw = pl.Series(lines.raw, dtype=pl.Binary) if lines.column is None else lines.column
     columns: dict[str, pl.Series] = {
         "entry_ms": pl.Series(lines.entry_ms[rows], dtype=pl.Int64),
         "stream": pl.Series(lines.stream[rows], dtype=pl.UInt16),
         "entry_seq": pl.Series(lines.entry_seq[rows], dtype=pl.Int64),
         "entry_index": pl.Series(lines.entry_index[rows], dtype=pl.Int32),
         # Lines that are not accepted may be no text, so the type changes behind the gathering.
-        "raw": pl.Series(lines.raw, dtype=pl.Binary).gather(rows).cast(pl.String),
+        "raw": raw.gather(rows).cast(pl.String),
     }
     for part in (Part(decoded.base, decoded.rows), *decoded.parts):
         gathered = part.frame.select(pl.all().gather(_index(part.rows, rows, len(lines.raw))))

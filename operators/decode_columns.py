@@ -1,8 +1,9 @@
 """The meters' columns of many events of one type at once (`v:`, `u:` and `d:`, see `core.frames`)."""
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
@@ -40,6 +41,52 @@ class MeterColumns:
     exceptions: list[tuple[MeterPlan, npt.NDArray[np.int64]]]
 
 
+class PropertyColumns(Protocol):
+    """The properties of the events of one type, column by column. Asking may mark events as doubtful."""
+
+    events: int
+
+    def is_one_of(self, path: Path, allowed: frozenset[str]) -> Mask:
+        """Tell which events have one of those texts as a dimension's text."""
+        ...
+
+    def quantities(self, path: Path) -> pl.Series:
+        """Return the quantities, of either sign; null where it is none."""
+        ...
+
+    def counted(self, path: Path) -> pl.Series:
+        """Return the texts that `unique_count` counts, null where there is none."""
+        ...
+
+    def dimensions(self, dimensions: Dimensions) -> pl.Series:
+        """Return the canonical JSON text of the dimensions."""
+        ...
+
+
+def meter_columns(meters: tuple[MeterPlan, ...], batch: PropertyColumns, doubtful: Mask) -> MeterColumns:
+    """Return the columns of all meters of a type. `doubtful` is what is doubtful already; `batch` may add to it."""
+    columns: dict[str, pl.Series] = {}
+    wanted_by_any = np.zeros(batch.events, dtype=np.bool_)
+    read_by_any = np.zeros(batch.events, dtype=np.bool_)
+    unread: list[tuple[MeterPlan, Mask]] = []
+    for meter in meters:
+        wanted = np.ones(batch.events, dtype=np.bool_)
+        for path, allowed in meter.filters:
+            wanted &= batch.is_one_of(path, allowed)
+        values = _values(meter, batch)
+        read = wanted & values.is_not_null().to_numpy()
+        columns[meter.value_column] = only(values, read)
+        columns[meter.dimensions_column] = only(batch.dimensions(meter.dimensions), read)
+        wanted_by_any |= wanted
+        read_by_any |= read
+        if (wanted & ~read).any():
+            unread.append((meter, wanted & ~read))
+    # An event that nobody can read is refused; the slow path words the reason.
+    doubtful |= wanted_by_any & ~read_by_any
+    exceptions = [(meter, np.flatnonzero(rows & ~doubtful)) for meter, rows in unread]
+    return MeterColumns(columns, doubtful, exceptions)
+
+
 class TypeDecoder:
     """Reads the properties that the meters of one event type need. Holds no state between calls."""
 
@@ -67,24 +114,7 @@ class TypeDecoder:
         doubtful = doubtful.copy()
         has_escapes = any(b"\\" in text for text in data)
         batch = _Properties(self._parse(data, doubtful), self._field_by_key, doubtful, has_escapes=has_escapes)
-        columns: dict[str, pl.Series] = {}
-        wanted_by_any = np.zeros(len(data), dtype=np.bool_)
-        read_by_any = np.zeros(len(data), dtype=np.bool_)
-        unread: list[tuple[MeterPlan, Mask]] = []
-        for meter in self.meters:
-            wanted = _wanted(meter, batch)
-            values = _values(meter, batch)
-            read = wanted & values.is_not_null().to_numpy()
-            columns[meter.value_column] = _only(values, read)
-            columns[meter.dimensions_column] = _only(batch.dimensions(meter.dimensions), read)
-            wanted_by_any |= wanted
-            read_by_any |= read
-            if (wanted & ~read).any():
-                unread.append((meter, wanted & ~read))
-        # An event that nobody can read is refused; the slow path words the reason.
-        doubtful |= wanted_by_any & ~read_by_any
-        exceptions = [(meter, np.flatnonzero(rows & ~doubtful)) for meter, rows in unread]
-        return MeterColumns(columns, doubtful, exceptions)
+        return meter_columns(self.meters, batch, doubtful)
 
     def _parse(self, data: list[bytes], doubtful: Mask) -> list[Any]:
         properties: list[Any] = []
@@ -117,7 +147,7 @@ class _Properties:
         self._values: dict[Path, list[Any]] = {}
         self._texts: dict[Path, list[str]] = {}
         self._text_columns: dict[Path, pl.Series] = {}
-        self._quantities: dict[tuple[Path, bool], pl.Series] = {}
+        self._quantities: dict[Path, pl.Series] = {}
         self._dimensions: dict[Dimensions, pl.Series] = {}
 
     def values(self, path: Path) -> list[Any]:
@@ -149,13 +179,24 @@ class _Properties:
             found = self._text_columns[path] = pl.Series(self.texts(path), dtype=pl.String)
         return found
 
-    def quantities(self, path: Path, *, allow_negative: bool) -> pl.Series:
-        """Return the values as quantities, null where it is none."""
-        found = self._quantities.get((path, allow_negative))
+    def is_one_of(self, path: Path, allowed: frozenset[str]) -> Mask:
+        """Tell which events have one of those texts as a dimension's text."""
+        return np.array([text in allowed for text in self.texts(path)], dtype=np.bool_)
+
+    def quantities(self, path: Path) -> pl.Series:
+        """Return the values as quantities, of either sign; null where it is none."""
+        found = self._quantities.get(path)
         if found is None:
-            found = _quantities(self.values(path), allow_negative=allow_negative)
-            self._quantities[path, allow_negative] = found
+            found = self._quantities[path] = _quantities(self.values(path))
         return found
+
+    def counted(self, path: Path) -> pl.Series:
+        """Return the texts that are counted, null where there is none."""
+        values = self.values(path)
+        if set(map(type, values)) == {str}:
+            return pl.Series(values, dtype=pl.String)
+        counted = [None if value is None or type(value) in (dict, list) else _text(value) for value in values]
+        return pl.Series(counted, dtype=pl.String)
 
     def dimensions(self, dimensions: Dimensions) -> pl.Series:
         """Return the canonical JSON text of the dimensions."""
@@ -176,30 +217,22 @@ def _text(value: Any) -> str:
     return str(value) if kind is int else ""
 
 
-def _only(series: pl.Series, rows: Mask) -> pl.Series:
+def only(series: pl.Series, rows: Mask) -> pl.Series:
     """Keep the values of those rows; the others become null."""
     if rows.all():
         return series
     return pl.select(pl.when(pl.Series(rows)).then(series)).to_series()
 
 
-def _wanted(meter: MeterPlan, batch: _Properties) -> Mask:
-    wanted = np.ones(batch.events, dtype=np.bool_)
-    for path, allowed in meter.filters:
-        wanted &= np.array([text in allowed for text in batch.texts(path)], dtype=np.bool_)
-    return wanted
-
-
-def _values(meter: MeterPlan, batch: _Properties) -> pl.Series:
+def _values(meter: MeterPlan, batch: PropertyColumns) -> pl.Series:
     if meter.value is None:
         return pl.repeat(1, batch.events, dtype=pl.Int64, eager=True).cast(QUANTITY)
-    if not meter.counts_unique:
-        return batch.quantities(meter.value, allow_negative=meter.allow_negative)
-    values = batch.values(meter.value)
-    if set(map(type, values)) == {str}:
-        return pl.Series(values, dtype=pl.String)
-    counted = [None if value is None or type(value) in (dict, list) else _text(value) for value in values]
-    return pl.Series(counted, dtype=pl.String)
+    if meter.counts_unique:
+        return batch.counted(meter.value)
+    series = batch.quantities(meter.value)
+    if meter.allow_negative or series.null_count() == len(series) or not bool(series.min() < 0):  # type: ignore[operator]
+        return series
+    return only(series, (series >= 0).fill_null(value=False).to_numpy())
 
 
 # --- dimensions --------------------------------------------------------------------------------------------
@@ -207,19 +240,24 @@ def _values(meter: MeterPlan, batch: _Properties) -> pl.Series:
 
 def _dimensions(dimensions: Dimensions, batch: _Properties) -> pl.Series:
     """Return the canonical JSON text of every event's dimensions."""
-    if not dimensions:
-        return pl.repeat("{}", batch.events, dtype=pl.String, eager=True)
-    # Names are sorted in the plan.
-    if batch.has_escapes:
+    if dimensions and batch.has_escapes:
         names = [name for name, _ in dimensions]
         keys = zip(*(batch.texts(path) for _, path in dimensions), strict=True)
         texts = [orjson.dumps(dict(zip(names, key, strict=True))).decode() for key in keys]
         return pl.Series(texts, dtype=pl.String)
     # Without a backslash in the JSON no text holds anything that has to be escaped.
+    return dimensions_column(dimensions, batch.text_column, batch.events)
+
+
+def dimensions_column(dimensions: Dimensions, text_column: Callable[[Path], pl.Series], events: int) -> pl.Series:
+    """Return the canonical JSON text of dimensions whose texts hold nothing that has to be escaped."""
+    if not dimensions:
+        return pl.repeat("{}", events, dtype=pl.String, eager=True)
+    # Names are sorted in the plan.
     pieces: list[pl.Expr | pl.Series] = []
     for name, path in dimensions:
         before = '","' if pieces else '{"'
-        pieces += [pl.lit(f'{before}{orjson.dumps(name).decode()[1:-1]}":"'), batch.text_column(path)]
+        pieces += [pl.lit(f'{before}{orjson.dumps(name).decode()[1:-1]}":"'), text_column(path)]
     return pl.select(pl.concat_str(*pieces, pl.lit('"}'))).to_series()
 
 
@@ -229,13 +267,9 @@ def _dimensions(dimensions: Dimensions, batch: _Properties) -> pl.Series:
 _PLAIN: Final = r"^-?[0-9]{1,18}(?:\.[0-9]{1,12})?$"
 
 
-def _quantities(values: list[Any], *, allow_negative: bool) -> pl.Series:
+def _quantities(values: list[Any]) -> pl.Series:
     series = _integers(values) if set(map(type, values)) == {int} else None
-    if series is None:
-        series = _mixed(values)
-    if allow_negative or series.null_count() == len(series) or not bool(series.min() < 0):  # type: ignore[operator]
-        return series
-    return _only(series, (series >= 0).fill_null(value=False).to_numpy())
+    return _mixed(values) if series is None else series
 
 
 def _integers(values: list[Any]) -> pl.Series | None:
@@ -246,7 +280,7 @@ def _integers(values: list[Any]) -> pl.Series | None:
     good = (integers > -_INTEGER_END) & (integers < _INTEGER_END)
     if good.all():
         return pl.Series(integers, dtype=pl.Int64).cast(QUANTITY)
-    return _only(pl.Series(np.where(good, integers, 0), dtype=pl.Int64).cast(QUANTITY), good)
+    return only(pl.Series(np.where(good, integers, 0), dtype=pl.Int64).cast(QUANTITY), good)
 
 
 def _mixed(values: list[Any]) -> pl.Series:
@@ -254,7 +288,7 @@ def _mixed(values: list[Any]) -> pl.Series:
     texts = values if set(map(type, values)) == {str} else [_number_or_text(value) for value in values]
     text = pl.Series(texts, dtype=pl.String)
     plain = text.str.contains(_PLAIN).fill_null(value=False)
-    quantities = _only(text, plain.to_numpy()).cast(QUANTITY)
+    quantities = only(text, plain.to_numpy()).cast(QUANTITY)
     special = np.flatnonzero((text.is_not_null() & ~plain).to_numpy())
     if not len(special):
         return quantities

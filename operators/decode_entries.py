@@ -5,6 +5,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from core.reasons import RAW_BYTES_MAX, Reason
 from operators.decode_plan import WHITESPACE
@@ -29,6 +30,8 @@ class Lines:
     entry_index: npt.NDArray[np.int32]
     raw: list[bytes]
     rejects: list[RejectRow] = field(default_factory=list)
+    column: pl.Series | None = None
+    """All of `raw` as a column, String or Binary, if somebody made one on the way."""
 
     def reject(self, row: int, reason: Reason, detail: str, *, counted: bool = True) -> None:
         """Add a reject for the event of that row."""

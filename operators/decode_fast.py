@@ -54,17 +54,18 @@ class Envelopes:
     data: list[bytes]  # compact JSON text
 
 
-def decode_envelopes(lines: Lines, plan: RevisionPlan) -> Envelopes:
-    """Decode what can be; rows that are not in the answer, or not good there, belong to the slow path.
+def decode_envelopes(lines: Lines, rows: npt.NDArray[np.int64], plan: RevisionPlan) -> Envelopes:
+    """Decode what can be of those rows; those that are not in the answer, or not good there, belong to the slow path.
 
     Guarantee: pure; every good event in the answer is one that the slow path accepts with the same columns, as far
     as its attributes go.
     """
-    raw, joined = lines.raw, b"\n".join(lines.raw)
-    row = np.flatnonzero(_plausible(raw, joined, plan.rules.event_bytes_max))
-    if len(row) < len(raw):
-        raw = [raw[index] for index in row.tolist()]
-    events, row = _parse(raw, row)
+    raw = lines.raw if len(rows) == len(lines.raw) else [lines.raw[row] for row in rows.tolist()]
+    joined = b"\n".join(raw)
+    plausible = np.flatnonzero(_plausible(raw, joined, plan.rules.event_bytes_max))
+    if len(plausible) < len(raw):
+        raw = [raw[index] for index in plausible.tolist()]
+    events, row = _parse(raw, rows[plausible])
     if not events:
         return Envelopes(row, np.zeros(0, dtype=np.bool_), pl.DataFrame(), [])
     times = [event.time for event in events]

@@ -24,7 +24,10 @@ from sources.stream_state import Id, ReaderState, restore
 log = structlog.get_logger()
 
 WORK_S: Final = 0.15
-"""How long one call may work; longer only when the epoch is overdue, since it then gets no other."""
+"""How long one call may work; longer when much is waiting, and when the epoch is overdue, since it gets no other."""
+WORK_LOADED_S: Final = 0.5
+"""How long it may work towards a full item while whole reads come back: every item costs the steps behind it the same
+few tens of milliseconds, however many events it has."""
 AWAKE_S_MAX: Final = 1.0
 BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_S_MAX: Final = 5.0
@@ -32,13 +35,14 @@ CAP_WAIT_S: Final = 0.02
 MS_PER_MINUTE: Final = 60_000
 ITEM_BYTES_PER_EVENT: Final = 512
 ITEM_BYTES_MIN: Final = 1 << 20
+ITEM_BYTES_MAX: Final = 32 << 20
 
 Item = RawBatch | Marker
 
 
 def item_bytes_max(events_max: int) -> int:
     """Return the byte limit of an item that goes with its limit of events."""
-    return max(ITEM_BYTES_MIN, events_max * ITEM_BYTES_PER_EVENT)
+    return min(ITEM_BYTES_MAX, max(ITEM_BYTES_MIN, events_max * ITEM_BYTES_PER_EVENT))
 
 
 class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
@@ -64,6 +68,7 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
     ) -> None:
         self._name, self._state, self._reader = name, state, reader
         self._flow, self._stop, self._clock = settings.flow, stop, clock
+        self._read_entries = settings.redis.read_entries
         self._poll_s = min(self._flow.item_ms_max / 1000, AWAKE_S_MAX)
         self._grace_ms = grace_s * 1000
         self._end_watermark_ms = end_watermark_ms
@@ -98,10 +103,10 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
 
     def _work(self, items: list[Item]) -> None:
         """Append what can be read within this call's time."""
-        now_s = self._clock.monotonic_s()
-        overdue_s = 0.0 if self._marked else now_s - self._epoch_began_s
-        until_s = now_s + min(max(WORK_S, overdue_s), self._flow.epoch_s)
-        taken_s = now_s
+        began_s = taken_s = self._clock.monotonic_s()
+        overdue_s = 0.0 if self._marked else began_s - self._epoch_began_s
+        work_s = min(max(WORK_S, overdue_s), self._flow.epoch_s)
+        work_loaded_s = min(max(WORK_LOADED_S, overdue_s), self._flow.epoch_s)
         try:
             while not self._stop.is_set():
                 entries = self._reader.round()
@@ -109,10 +114,13 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
                     faults.reach("source.read")
                 self._recovered()
                 now_s = self._clock.monotonic_s()
-                over = entries == 0 or now_s >= until_s
-                if over or self._reader.has_item or (now_s - taken_s) * 1000 >= self._flow.item_ms_max:
+                is_loaded = entries >= self._read_entries
+                over = entries == 0 or now_s - began_s >= (work_loaded_s if is_loaded else work_s)
+                is_due = not is_loaded and (now_s - taken_s) * 1000 >= self._flow.item_ms_max
+                if over or is_due or self._reader.has_item:
                     self._collect(items)
                     taken_s = now_s
+                over |= bool(items) and now_s - began_s >= work_s
                 if over or self._reader.finished or self._epoch_bytes >= self._flow.epoch_bytes_max:
                     break
             if entries == 0 or not items:

@@ -1,5 +1,7 @@
 """What the decode tests share: meters of every kind, batches, and a comparison of both paths."""
 
+import tempfile
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import polars as pl
 from config.meters import Meter
 from config.revision import Configuration, History, Revision, Rules
 from operators.decode import Decoder, Path
+from operators.decode_scan import Compiled
 from operators.items import EVENT, RawBatch
 
 STREAMS = ("usage:0", "usage:1", "usage:2", "usage:3")
@@ -77,11 +80,16 @@ def path_of(only_slow: bool) -> Path:
     return "slow" if only_slow else "fast"
 
 
+COMPILED = Compiled(FilePath(tempfile.gettempdir()) / "meterbridge-tests" / "compiled")
+"""Kept from run to run; where numba is absent, the ways that ask for it are the others."""
+
+
 def decode_one_shard(
-    batch: RawBatch, used: History | None = None, *, only_slow: bool = False
+    batch: RawBatch, used: History | None = None, *, only_slow: bool = False, path: Path | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return events and rejects of a batch with one revision, in position order."""
-    decoded = Decoder(used or history(), STREAMS, 1, path=path_of(only_slow)).decode(batch)
+    path = path or path_of(only_slow)
+    decoded = Decoder(used or history(), STREAMS, 1, path=path, compiled=COMPILED).decode(batch)
     assert [shard for shard, _ in decoded] == [0]
     return decoded[0][1].events, decoded[0][1].rejects
 
@@ -94,12 +102,16 @@ def verdict(line: bytes, used: History | None = None, *, only_slow: bool = False
     return ("accepted", "") if len(events) else (counted["reason"][0], counted["detail"][0])
 
 
+_COLUMN_PATHS: tuple[Path, ...] = ("fast", "scan")
+
+
 def assert_paths_agree(lines: list[bytes], used: History | None = None) -> pl.DataFrame:
-    """Decode with both paths and compare every column of every row; return the events."""
+    """Decode with all paths and compare every column of every row; return the events."""
     batch = batch_of(lines)
-    fast_events, fast_rejects = decode_one_shard(batch, used)
-    slow_events, slow_rejects = decode_one_shard(batch, used, only_slow=True)
-    assert fast_events.schema == slow_events.schema
-    assert fast_events.rows() == slow_events.rows()
-    assert fast_rejects.rows() == slow_rejects.rows()
-    return fast_events
+    slow_events, slow_rejects = decode_one_shard(batch, used, path="slow")
+    for path in _COLUMN_PATHS:
+        events, rejects = decode_one_shard(batch, used, path=path)
+        assert events.schema == slow_events.schema
+        assert events.rows() == slow_events.rows()
+        assert rejects.rows() == slow_rejects.rows()
+    return slow_events

@@ -1,0 +1,72 @@
+"""When the compiled path of decode is used, and what if it cannot be.
+
+It is an addition (`pip install meterbridge[compiled]`): without numba everything is decoded all the same, with the
+same results. Loading it costs about a second of processor time, the first time on a machine ten, so a process does it
+once it has decoded enough for that to pay.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from xxhash import xxh3_64_hexdigest
+
+from operators.decode_plan import RevisionPlan
+
+if TYPE_CHECKING:
+    from operators.scan.scanner import Scanner
+
+log = structlog.get_logger()
+
+LINES_MIN: Final = 256
+"""Smaller batches gain nothing."""
+
+LINES_BEFORE: Final = 50_000
+"""So many lines a process decodes before it loads the compiled path."""
+
+_PACKAGE: Final = Path(__file__).parent / "scan"
+
+
+class Compiled:
+    """Loads the compiled path when it pays, or says once why not.
+
+    :param directory: where compiled code is kept for the next start; made if absent. It is as trusted as the code.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lines = 0
+        self._failed = False
+
+    def scanner(self, plan: RevisionPlan, lines: int, *, at_once: bool = False) -> "Scanner | None":
+        """Return the scanner of a revision, or None if the present batch is better off without.
+
+        :param at_once: whatever it costs, for tests.
+        """
+        self._lines += lines
+        if self._failed or not (at_once or (lines >= LINES_MIN and self._lines >= LINES_BEFORE)):
+            return None
+        try:
+            _keep_in(self._directory)
+            from operators.scan import scanner  # noqa: PLC0415
+
+            made = scanner.Scanner(plan)
+            scanner.prove(made, plan)
+        except Exception as error:  # numba is absent, or does not run here: nothing depends on it
+            self._failed = True
+            log.info("Events are decoded without compiled code, with the same results.", cause=str(error))
+            return None
+        return made
+
+
+def _keep_in(directory: Path) -> None:
+    """Let numba keep what it compiles there, apart for every version of the sources: it looks at one file only."""
+    if "operators.scan.words" in sys.modules:
+        return
+    from numba import config  # noqa: PLC0415
+
+    sources = b"".join(path.read_bytes() for path in sorted(_PACKAGE.glob("*.py")))
+    kept = directory / xxh3_64_hexdigest(sources)
+    kept.mkdir(parents=True, exist_ok=True)
+    config.CACHE_DIR = str(kept)

@@ -1,0 +1,119 @@
+"""Reads events from bytes to arrays: where each attribute and property stands, times, quantities and digests."""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from operators.scan.attributes import ID, SOURCE, SUBJECT, TIME, TYPE, UNKNOWN, are_good, envelope_of
+from operators.scan.digests import digests_of
+from operators.scan.members import properties_of
+from operators.scan.numbers import time_us
+from operators.scan.tokens import is_same
+from operators.scan.words import compiled
+
+VOID: Final = 0
+"""The type with this number is that of voids, which are not read here."""
+
+
+class Wanted(NamedTuple):
+    """What is read of each event type, as arrays of places.
+
+    The compiled code gets each array by itself: taking one out of a tuple costs it as much as reading ten bytes.
+    """
+
+    names: npt.NDArray[np.uint8]
+    """All texts below one behind the other; padded."""
+    types: npt.NDArray[np.int64]
+    """By type: begin and size of its name, first property and the one behind its last."""
+    properties: npt.NDArray[np.int64]
+    """By property: first key of its path, the one behind the last, what it is read for (AS_TEXT, AS_QUANTITY)."""
+    keys: npt.NDArray[np.int64]
+    """By key: begin and size."""
+
+
+class Limits(NamedTuple):
+    """The rules of a revision that decide whether an event is plain."""
+
+    event_bytes: int
+    attribute_bytes: int
+    subject_bytes: int
+    future_us: int
+    past_us: int
+
+
+@compiled
+def _type_number(text: Any, at: int, size: int, names: Any, types: Any) -> int:
+    """Return the number of the type with that name."""
+    for number in range(len(types)):
+        if types[number, 1] == size and is_same(text, at, names, types[number, 0], size):
+            return number
+    return UNKNOWN
+
+
+@compiled
+def read(
+    text: Any,
+    starts: Any,
+    entry_ms: Any,
+    is_utf8: bool,
+    wanted: Any,
+    limits: Any,
+    secret: Any,
+    scratch: Any,
+    sums: Any,
+    spans: Any,
+    members: Any,
+    attributes: Any,
+    properties: Any,
+) -> int:
+    """Read every line that is plain and return how many are; what is written, see `operators.scan.scanner`.
+
+    :param starts: where each line begins, and where the last one ends.
+    :param scratch: room for the longest line and all attributes.
+    """
+    rows, begins, sizes, times, highs, lows, contents, numbers = attributes
+    kinds, value_begins, value_sizes, quantities = properties
+    names, types, wanted_properties, keys = wanted
+    count = 0
+    for row in range(len(starts) - 1):
+        at, end = starts[row], starts[row + 1]
+        if end - at > limits.event_bytes:
+            continue
+        good, data_members, seen = envelope_of(text, at, end, is_utf8, spans, members)
+        if not good or not are_good(text, spans, limits.attribute_bytes, limits.subject_bytes):
+            continue
+        has_time = seen >> TIME & 1 == 1 and spans[TIME, 1] >= 0
+        arrival_us = entry_ms[row] * 1000
+        event_us = arrival_us
+        if has_time:
+            good, event_us = time_us(text, spans[TIME, 0], spans[TIME, 1])
+            if not good or event_us > arrival_us + limits.future_us or event_us < arrival_us - limits.past_us:
+                continue
+        number = _type_number(text, spans[TYPE, 0], spans[TYPE, 1], names, types)
+        if number == VOID:
+            continue
+        if number >= 0 and not properties_of(
+            text,
+            end,
+            is_utf8,
+            members,
+            data_members,
+            names,
+            keys,
+            wanted_properties,
+            types[number, 2],
+            types[number, 3],
+            kinds,
+            value_begins,
+            value_sizes,
+            quantities,
+            count,
+        ):
+            continue
+        highs[count], lows[count], contents[count] = digests_of(text, spans, has_time, scratch, secret, sums)
+        rows[count], times[count], numbers[count] = row, event_us, number
+        for name in (ID, SOURCE, TYPE, SUBJECT):
+            begins[name, count], sizes[name, count] = spans[name, 0], spans[name, 1]
+        count += 1
+    return count
