@@ -103,6 +103,10 @@ class EntityErp(Model):
     mappings: Mappings = Mappings()
     """Our dimensions, tax categories and customers in the ERP's words."""
 
+    def without_mappings(self) -> "EntityErp":
+        """Return what an adapter is made of: it sees mapped codes only."""
+        return self.model_copy(update={"mappings": Mappings()})
+
 
 class Entity(Model):
     """One legal entity, the owner of a set of books."""

@@ -290,13 +290,14 @@ class Poster:
 
     def _desk(self, entity: Entity) -> _Desk:
         desk = self._desks.get(entity.id)
-        if desk is None or desk.erp != entity.erp:
+        erp = entity.erp.without_mappings()
+        if desk is None or desk.erp != erp:
             adapter = self._adapters(entity.erp)
             for outcome in OUTCOMES:  # from 0, so that the first one shows as an increase
                 metrics.POST_ATTEMPTS.labels(adapter=adapter.name, outcome=outcome)
             rate = adapter.capabilities
             bucket = TokenBucket(rate.rate_per_s, rate.burst, self._clock)
-            desk = _Desk(Breaker(self._clock), bucket, adapter, entity.erp)
+            desk = _Desk(Breaker(self._clock), bucket, adapter, erp)
             self._desks[entity.id] = desk
         return desk
 

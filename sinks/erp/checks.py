@@ -7,6 +7,7 @@ from decimal import Decimal
 from core.currencies import EXPONENTS
 from sinks.erp.port import ErpEntry, Posting, PostingLine, Rejected
 from sinks.ledger.amounts import exact
+from sinks.ledger.erp_codes import unmapped
 
 
 def problem(posting: Posting, lines_max: int, required_dimensions: Sequence[str] = ()) -> Rejected | None:
@@ -25,6 +26,10 @@ def problem(posting: Posting, lines_max: int, required_dimensions: Sequence[str]
         if _places(line.amount) > places:
             # Rounding here would make the ERP's total differ from ours in silence.
             return Rejected("invalid", f"{name}: {line.amount} has more than {places} decimals ({posting.currency})")
+        if any(value is None for _, value in line.erp_dimensions or ()):
+            # Released by a person without a mapping: sent like this, the line would lose it in silence.
+            reason, text = unmapped(posting)
+            return Rejected(reason, f"{name}: {text}")
         missing = _missing(line, required_dimensions)
         if missing:
             return Rejected("missing_dimension", f"{name}: a line of {line.account} has no {', '.join(missing)}")

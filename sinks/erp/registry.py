@@ -75,7 +75,7 @@ class Adapters:
 
     def __call__(self, erp: EntityErp) -> ErpPort:
         """Return the entity's adapter."""
-        key = erp.model_dump_json(exclude={"mappings"})  # an adapter sees mapped codes only
+        key = erp.without_mappings().model_dump_json()
         if key not in self._made:
             self._made[key] = create(self._settings, erp)
         return self._made[key]

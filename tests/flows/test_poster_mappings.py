@@ -63,6 +63,12 @@ def test_a_missing_value_holds_its_document_until_it_is_mapped(world: World, tmp
     assert "erp.mappings.dimensions" in waiting.do
     assert held.key not in books(tmp_path / "books")
 
+    world.release(held.key)  # a person cannot send it without its dimension
+    assert world.once(erp=journal).by_state == {"POSTED": 1, "HELD": 1}
+    again = one_held(world)
+    assert (again.key, again.reason) == (held.key, "missing_dimension_mapping")
+    assert again.detail.endswith(detail)
+
     fixed = {"dimensions": {"model": {"code": "Product", "values": known | {"gpt-5": "P-2"}}}}
     world.configure(mapped(fixed, "model"), known_from_ms=LATER)
     assert world.once(erp=journal).by_state == {"POSTED": 2}

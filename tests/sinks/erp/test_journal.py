@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -318,3 +319,17 @@ def test_balances_count_everybody_and_expected_lines_are_what_is_read_back(tmp_p
         ("account", "4001", revenue),
     ]
     assert not data.authoritative
+
+
+def test_a_revenue_role_of_ones_own_is_income_and_codes_are_metadata(tmp_path: Path) -> None:
+    (debit, _) = lines()
+    coded = replace(debit, dimensions=(("model", "x"),), erp_dimensions=(("Product", 'P "1"'),), tax_code="VAT 19")
+    credit = PostingLine("expired_balance_revenue", "4011", "credit", debit.amount)
+    (outcome,) = JournalAdapter(tmp_path).submit([posting(1, lines=(coded, credit))], "a")
+    assert isinstance(outcome, Posted)
+    assert account_name("US01", credit) == "Income:Expired-Balance-Revenue:US01-4011"
+    bean_check(tmp_path)
+    strange = posting(2, lines=(debit, replace(credit, account_role="sales")))
+    (refused,) = JournalAdapter(tmp_path).submit([strange], "a")
+    assert isinstance(refused, Rejected)
+    assert refused.reason == "unknown_account"
