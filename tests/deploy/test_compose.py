@@ -13,9 +13,10 @@ import yaml
 from config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-PINNED = re.compile(r"^[\w./-]+:\d+(\.\d+){1,3}[\w.-]*$")
+PINNED = re.compile(r"^[\w./-]+:v?\d+(\.\d+){1,3}[\w.-]*$")
 SERVERS = ("redis", "clickhouse", "postgres")
 OURS = ("flow", "poster", "console", "migrate")
+MONITORING = ("prometheus", "grafana")
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,11 @@ def compose() -> dict[str, Any]:
 
 
 def test_all_services_are_there(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {*SERVERS, *OURS}
+    assert set(compose["services"]) == {*SERVERS, *OURS, *MONITORING}
 
 
 def test_images_are_pinned_to_a_version(compose: dict[str, Any]) -> None:
-    for name in SERVERS:
+    for name in (*SERVERS, *MONITORING):
         assert PINNED.match(compose["services"][name]["image"]), name
     for name in OURS:
         assert compose["services"][name]["image"].startswith("meterbridge:${METERBRIDGE_VERSION")
@@ -52,6 +53,30 @@ def test_the_flow_starts_behind_healthy_servers_and_the_migration(compose: dict[
     for name in ("flow", "poster", "console"):
         condition = compose["services"][name]["depends_on"]["migrate"]["condition"]
         assert condition == "service_completed_successfully"
+
+
+def test_monitoring_is_a_profile_of_its_own_with_files_that_exist(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert (service.get("profiles") == ["monitoring"]) == (name in MONITORING), name
+    for name in MONITORING:
+        for volume in compose["services"][name]["volumes"]:
+            source, _, rest = volume.partition(":")
+            if source.startswith("."):
+                assert (ROOT / source).exists(), volume
+                assert rest.endswith(":ro"), volume
+
+
+def test_prometheus_scrapes_what_the_processes_publish(compose: dict[str, Any]) -> None:
+    config = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())
+    targets = {
+        job["job_name"]: target
+        for job in config["scrape_configs"]
+        for static in job["static_configs"]
+        for target in static["targets"]
+    }
+    for name in ("flow", "poster"):
+        (port,) = compose["services"][name]["ports"]
+        assert targets[f"meterbridge-{name}"] == f"{name}:{port.rsplit(':', 1)[1]}"
 
 
 def test_ports_are_bound_to_loopback(compose: dict[str, Any]) -> None:
