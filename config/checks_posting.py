@@ -49,19 +49,34 @@ def _step(kind: str, rules: Mapping[str, Rule]) -> Step:
     return Step((kind,), rules[kind].debit, rules[kind].credit)
 
 
-def wrong(route: tuple[Step, ...]) -> tuple[str, str]:
-    """Return what is wrong with a route and what to do; two empty texts if it is sound."""
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a route: the entries to look at first, and what to do."""
+
+    steps: tuple[Step, ...]
+    message: str
+    hint: str
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds that may have caused it, the likeliest first."""
+        return tuple(kind for step in self.steps for kind in step.kinds)
+
+
+def fault(route: tuple[Step, ...]) -> Fault | None:
+    """Return what is wrong with a route; None if it is sound."""
     earned = [step for step in route if is_revenue(step.credit)]
     taken = [step for step in route if is_revenue(step.debit)]
     told = "; ".join(map(str, route))
     if len(earned) > 1:
         steps = " and ".join(f"`{step.kinds[0]}` credits {step.credit}" for step in earned)
         hint = f"only the accrual credits revenue; let the invoice credit {UNBILLED}"
-        return f"revenue is credited twice for the same usage: {steps}", hint
+        return Fault((*reversed(earned), *route), f"revenue is credited twice for the same usage: {steps}", hint)
     if taken:
-        return f"takes revenue back that stays earned: {told}", "debit an account of the balance sheet"
+        hint = "debit an account of the balance sheet"
+        return Fault((*taken, *route), f"takes revenue back that stays earned: {told}", hint)
     if not earned:
-        return f"the usage is never revenue: {told}", "let the accrual credit a revenue role"
+        return Fault(route, f"the usage is never revenue: {told}", "let the accrual credit a revenue role")
     left: Counter[str] = Counter()
     for step in route:
         left[step.debit] += 1
@@ -69,8 +84,9 @@ def wrong(route: tuple[Step, ...]) -> tuple[str, str]:
     for role, amount in left.items():
         if amount and not is_revenue(role) and (role, amount) != (RECEIVABLE, 1):
             many = "is asked for twice" if role == RECEIVABLE else "is never cleared"
-            return f"{role} {many}: {told}", _hint(role)
-    return "", ""
+            touching = (step for step in route if role in (step.debit, step.credit))
+            return Fault((*touching, *route), f"{role} {many}: {told}", _hint(role))
+    return None
 
 
 def _hint(role: str) -> str:
@@ -97,30 +113,24 @@ def posting_rules(entity: Entity, base: Location) -> Iterator[Finding]:
     if same:
         return
     told: set[str] = set()
-    for kinds, message, hint in (*_routes(rules), *_misplaced(rules)):
-        blamed = _blamed(kinds, entity)
-        if blamed not in told:
+    for one in (*map(fault, routes(rules)), *_misplaced(rules)):
+        blamed = "" if one is None else _blamed(one.kinds, entity)
+        if one is not None and blamed not in told:
             told.add(blamed)
-            yield Finding((*where, blamed), message, hint)
+            yield Finding((*where, blamed), one.message, one.hint)
 
 
-def _routes(rules: Mapping[str, Rule]) -> Iterator[tuple[tuple[str, ...], str, str]]:
-    for route in routes(rules):
-        message, hint = wrong(route)
-        if message:
-            yield tuple(kind for step in route for kind in step.kinds), message, hint
-
-
-def _misplaced(rules: Mapping[str, Rule]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def _misplaced(rules: Mapping[str, Rule]) -> Iterator[Fault]:
     """Report roles by which amounts come out even, though invoices and reports would not find them there."""
     assets = (UNBILLED, CONTRACT_ASSET)
     for kind in (*ACCRUALS, "recognition"):
         if rules[kind].debit not in assets:
             why = "what is invoiced later" if kind != "recognition" else "revenue ahead of what is billable"
-            yield (kind,), f"{why} stands on {' or '.join(assets)}, not {rules[kind].debit}", "debit one of them"
+            message = f"{why} stands on {' or '.join(assets)}, not {rules[kind].debit}"
+            yield Fault((_step(kind, rules),), message, "debit one of them")
     if rules["deferral"].credit != CONTRACT_LIABILITY:
         message = f"what is billable and not revenue yet stands on {CONTRACT_LIABILITY}, not {rules['deferral'].credit}"
-        yield ("deferral",), message, f"credit {CONTRACT_LIABILITY}"
+        yield Fault((_step("deferral", rules),), message, f"credit {CONTRACT_LIABILITY}")
 
 
 def _blamed(kinds: tuple[str, ...], entity: Entity) -> str:

@@ -109,6 +109,11 @@ def test_a_set_of_rules_that_loses_or_doubles_an_amount_is_refused(
 
 def test_one_cause_is_told_once() -> None:
     assert len(findings({"invoice": {"credit": "usage_revenue"}})) == 1
+    # The invoice is to blame, not what else was changed on the same routes.
+    both = findings({"invoice": {"credit": "usage_revenue"}, "true_up": {"credit": "late_revenue"}})
+    assert [place for place, _ in both] == ["invoice"]
+    two = findings({"void": {"debit": "contract_asset"}, "deferral": {"debit": "contract_asset"}})
+    assert sorted(place for place, _ in two) == ["deferral", "void"]
 
 
 @pytest.mark.parametrize(
