@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-erp test test-slow test-all lint format bench soak kill-campaign simulate-faults lock clean
+.PHONY: help setup demo demo-erp test test-web test-slow test-all lint format bench soak kill-campaign simulate-faults lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,19 +20,22 @@ $(STAMP): requirements.lock pyproject.toml
 
 setup: $(STAMP) ## Make the virtual environment from the hash-checked lock file
 
-demo: $(STAMP) ## Run everything once on a generated workload, on the embedded stack
-	@$(BIN)/meterbridge demo
+demo: $(STAMP) ## Run everything once on a generated workload, on the embedded stack; KEEP=1 leaves the console running
+	@$(BIN)/meterbridge demo $(if $(KEEP),--keep)
 
 demo-erp: $(STAMP) ## A month end with a real Tryton as the ERP: accruals, invoices, trial balance
 	@$(BIN)/meterbridge demo-erp
 
 test: $(STAMP) ## All tests but the slow ones
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow and not web"
+
+test-web: $(STAMP) ## The console in a real browser; needs a Chromium on PATH
+	@$(BIN)/python -m pytest -m web tests/web
 
 test-slow: $(STAMP) ## The long tests
 	@$(BIN)/python -m pytest -m slow
 
-test-all: test test-slow ## All tests
+test-all: test test-web test-slow ## All tests
 
 lint: $(STAMP) ## ruff and mypy strict, tests included
 	@$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from cli import demo_report
+from cli import demo_console, demo_report
 from cli import demo_steps as steps
 from cli.context import context
 from cli.output import emit, note
@@ -35,7 +35,9 @@ def demo(
     files: Annotated[list[Path] | None, typer.Argument(help="More trace files.")] = None,
     events: Annotated[int, typer.Option(min=1_000, max=5_000_000, help="Events to generate.")] = 200_000,
     seed: Annotated[int, typer.Option(help="Seed of the generated workload.")] = 7,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded servers running.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the embedded servers running, and the console with them.")
+    ] = False,
 ) -> None:
     """Show the whole way from events to the books: send, meter, rate, post, and check that it all agrees."""
     from stack.supervisor import Stack  # noqa: PLC0415
@@ -65,7 +67,8 @@ def demo(
             report = reader.report(sent)
         finally:
             reader.close()
-        _show(report, settings, time.monotonic() - started_s, keep)
+        console = demo_console.start(settings, environment) if keep else None
+        _show(report, settings, time.monotonic() - started_s, console)
     finally:
         if not keep:
             stack.stop()
@@ -95,17 +98,18 @@ def _workload(traces: list[Path], events: int, seed: int) -> Any:
     return Workload(seed=seed, events=events, start=end - timedelta(hours=HISTORY_HOURS), end=end)
 
 
-def _show(report: demo_report.Report, settings: Settings, seconds: float, keep: bool) -> None:
+def _show(report: demo_report.Report, settings: Settings, seconds: float, console: tuple[str, str] | None) -> None:
     cli = context()
     if cli.json:
         plain = orjson.loads(orjson.dumps(asdict(report), default=str))
-        emit(plain | {"agrees": report.agrees, "seconds": round(seconds, 1), "state_dir": str(settings.state_dir)})
+        plain |= {"agrees": report.agrees, "seconds": round(seconds, 1), "state_dir": str(settings.state_dir)}
+        emit(plain | ({"console": console[0], "token": console[1]} if console else {}))
         return
     demo_report.show(cli.console, report)
     agreed = "All numbers agree." if report.agrees else "SOME NUMBERS DO NOT AGREE."
     cli.console.print(f"\n[bold]{agreed}[/] Took {seconds:.0f} s.")
     state = settings.state_dir
-    start = "" if keep else "  meterbridge up                      # start the servers again, on the demo's data\n"
+    start = "" if console else "  meterbridge up                      # start the servers again, on the demo's data\n"
     path = "" if shutil.which("meterbridge") else f'  export PATH="{_bin_directory()}:$PATH"\n'
     cli.console.print(
         f"Data: {state}   Books: {settings.books_dir}\n\n"
@@ -117,10 +121,23 @@ def _show(report: demo_report.Report, settings: Settings, seconds: float, keep: 
         "  meterbridge status                  # what runs, and how far it is\n"
         "  meterbridge verify                  # replay the streams and compare every row\n"
         f"  less {settings.books_dir}/main.beancount\n"
+        f"{_console(console)}"
         "  meterbridge down",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _console(console: tuple[str, str] | None) -> str:
+    """Return the lines about the console: where it runs, or how to start it."""
+    if console is None:
+        return (
+            "  meterbridge token create me --role admin   # then log in with what it prints\n"
+            f"  meterbridge serve                   # console at http://127.0.0.1:{demo_console.PORT}"
+            " (make demo KEEP=1 starts it itself)\n"
+        )
+    address, token = console
+    return f"  open {address}      # the console; log in with the token {token}\n"
 
 
 def _bin_directory() -> str:

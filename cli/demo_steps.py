@@ -92,7 +92,8 @@ def environment_of(settings: Settings, config_path: Path) -> dict[str, str]:
     }
 
 
-def _command(*arguments: str) -> list[str]:
+def command(*arguments: str) -> list[str]:
+    """Return the command line of another command of ours."""
     return [sys.executable, "-P", "-m", "cli", *arguments]  # -P: never a package `cli` of the current directory
 
 
@@ -102,7 +103,7 @@ def call(environment: dict[str, str], *arguments: str, good: Collection[int] = (
     :raises FatalError: its exit code is none of `good`, or it failed without a result.
     """
     done = subprocess.run(  # noqa: S603
-        _command(*arguments), env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+        command(*arguments), env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
     )
     if done.returncode not in good or (done.returncode and not done.stdout.strip()):
         message = f"`meterbridge {' '.join(arguments)}` failed:\n{done.stderr.strip() or done.stdout.strip()}"
@@ -135,7 +136,7 @@ def meter(environment: dict[str, str], settings: Settings, entries: int) -> None
     started_s = time.monotonic()
     with log_path.open("wb") as log_file:
         process = subprocess.Popen(  # noqa: S603
-            _command("run", "--drain", "--json"), env=environment, stdout=subprocess.DEVNULL, stderr=log_file
+            command("run", "--drain", "--json"), env=environment, stdout=subprocess.DEVNULL, stderr=log_file
         )
         try:
             with progress("Metering entries", entries) as advance:

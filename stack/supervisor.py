@@ -212,9 +212,20 @@ class Stack:
         """Stop the servers that this state directory started, the last one first; their data stay."""
         if self._root.exists():
             with DirectoryLock(self._root / "supervisor.lock"):
+                self._end_others()
                 for server in reversed(self.servers):
                     self._end(server)
         return self.status()
+
+    def _end_others(self) -> None:
+        """End what else was started beside the servers and needs them: a demo's console."""
+        own = {server.pid_file for server in self.servers}
+        for pid_file in sorted(self._root.glob("*.pid")):
+            if pid_file not in own:
+                process = processes.load(pid_file)
+                if process is not None:
+                    process.terminate(STOP_S_MAX)
+                pid_file.unlink(missing_ok=True)
 
     @staticmethod
     def _end(server: Server) -> None:

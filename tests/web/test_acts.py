@@ -1,0 +1,196 @@
+"""What a person does in the console, in a real browser, with the mouse and the keyboard."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import expect
+
+from config.settings import ClickHouseSettings
+from console.services import Services, open_services
+from core.clock import SystemClock
+from flows import runtime
+from queries.exceptions import groups
+from sinks.ledger import tokens
+from sources.producer import Producer
+from sources.workload import Workload
+from tests.console.server import serving
+from tests.queries.conftest import Finished
+from tests.web.conftest import Viewer
+
+pytestmark = pytest.mark.web
+
+MakeViewer = Callable[..., Viewer]
+
+
+def test_exceptions_are_chosen_previewed_and_resolved(view: MakeViewer, finished: Finished) -> None:
+    page = view("operator").open("/exceptions")
+    group = groups(finished.stores)[-1]
+    row = page.locator("#groups tbody tr", has_text=group.key)
+    row.get_by_role("checkbox").check()
+    page.get_by_label("Reason, kept in the audit log").fill("a test of the release of Monday")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("status").first).to_contain_text("nothing was changed")
+    page.locator("#groups tbody tr", has_text=group.key).get_by_role("checkbox").check()
+    page.get_by_label("Reason, kept in the audit log").fill("a test of the release of Monday")
+    page.get_by_role("button", name="Do it").click()
+    expect(page.get_by_role("status").first).to_contain_text("marked as seen to")
+    assert page.locator("#groups tbody tr", has_text=group.key).count() == 0
+
+
+def test_an_exception_shows_its_events_and_is_sent_again(view: MakeViewer, finished: Finished) -> None:
+    group = next(one for one in groups(finished.stores) if one.kind == "missing_field")
+    page = view("operator").open(f"/exceptions/{group.key}")
+    assert "specversion" in page.locator("pre").first.inner_text()
+    page.get_by_role("button", name="Send again").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason").fill("the producer was mended")
+    dialog.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("status").first).to_contain_text("would be sent again")
+    page.get_by_role("button", name="Send again").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason").fill("the producer was mended")
+    dialog.get_by_role("button", name="Send again").click()
+    expect(page.get_by_role("status").first).to_contain_text("events were sent again")
+
+
+def test_a_document_is_reversed_from_its_page(view: MakeViewer, document_key: str) -> None:
+    page = view("approver").open(f"/documents/{document_key}")
+    page.get_by_role("button", name="Reverse").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Reverse").click()
+    expect(dialog).to_be_visible()  # no reason yet: the browser asks for it
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Reverse").click()
+    dialog.get_by_label("Reason").fill("billed to the wrong customer")
+    dialog.get_by_role("button", name="Reverse").click()
+    page.wait_for_url(re.compile(r"/documents/[A-Z2-7]{16}$"))
+    assert not page.url.endswith(document_key)
+    page.goto(page.url.rsplit("/", 1)[0] + f"/{document_key}")
+    expect(page.locator("main")).to_contain_text("billed to the wrong customer")
+
+
+def test_a_viewer_has_no_buttons_that_act(view: MakeViewer, document_key: str) -> None:
+    page = view("viewer").open(f"/documents/{document_key}")
+    assert page.get_by_role("button", name="Reverse").count() == 0
+    page.goto(page.url.rsplit("/documents", 1)[0] + "/exceptions")
+    assert page.get_by_role("button", name="Do it").count() == 0
+
+
+def test_tables_sort_and_filter_by_keyboard(view: MakeViewer) -> None:
+    page = view().open("/documents")
+    header = page.locator("th", has_text="Total").first
+    header.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "ascending"
+    cells = page.locator("#documents tbody tr td:nth-child(5)")
+    amounts = [float(value or 0) for value in cells.evaluate_all("all => all.map(one => one.dataset.value)")]
+    assert amounts == sorted(amounts)
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    page.get_by_placeholder("Filter these rows").fill("globex")
+    shown = page.locator("#documents tbody tr:visible")
+    assert 0 < shown.count() < cells.count()
+    assert all("globex" in text for text in shown.all_inner_texts())
+
+
+def test_the_first_key_leads_past_the_navigation(view: MakeViewer) -> None:
+    page = view().open("/plans")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+
+
+def test_the_booked_time_slider_shows_usage_as_it_was_known(view: MakeViewer) -> None:
+    page = view().open("/usage?meter=requests&span=day")
+    total = page.locator(".tile .value").first
+    now = total.inner_text()
+    slider = page.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    page.wait_for_url(re.compile("as_of=2026"))
+    assert total.inner_text() != now
+    slider.focus()
+    page.keyboard.press("End")
+    page.wait_for_url(re.compile(r"as_of=(&|$)"))
+    assert total.inner_text() == now
+
+
+def test_a_click_on_a_point_leads_to_its_events(view: MakeViewer) -> None:
+    page = view().open("/usage?meter=requests&tenant=acme")
+    plot = page.locator("figure[data-chart] .u-over")
+    box = plot.bounding_box()
+    assert box is not None
+    plot.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    page.wait_for_url(re.compile(r"/events\?"))
+    assert page.locator("#events tbody tr").count() > 0
+    page.locator("#events tbody a").first.click()
+    expect(page.locator("main")).to_contain_text("Accepted and booked")
+
+
+def test_what_if_compares_prices(view: MakeViewer) -> None:
+    page = view("viewer").open("/plans?plan=payg")
+    text = page.get_by_label("Plans, as in the configuration file")
+    text.fill(text.input_value().replace("'0.06'", "'0.09'"))
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("heading", name="Change per customer")).to_be_visible()
+    assert "+" in page.locator("#customers tbody").inner_text()
+
+
+def test_a_search_finds_events_and_documents(view: MakeViewer, document_key: str) -> None:
+    page = view("viewer").open("/plans")
+    page.get_by_role("search").get_by_role("searchbox").fill(document_key)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(document_key))
+    page.get_by_role("search").get_by_role("searchbox").fill("no such id")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_contain_text("Nothing has this id or key")
+
+
+def test_the_theme_is_remembered(view: MakeViewer) -> None:
+    page = view("viewer", color_scheme="light").open("/plans")
+    page.get_by_role("button", name="Dark theme").click()
+    page.reload()
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_figures_arrive_while_one_looks(view: MakeViewer, finished: Finished) -> None:
+    page = view().open("/")
+    newest = page.locator('[data-figure="newest"]')
+    before = newest.inner_text()
+    deployed = finished.deployment
+    now = datetime.now(UTC)
+    live = Workload(seed=99, events=500, start=now - timedelta(seconds=20), end=now)
+    Producer(deployed.settings.redis).send([(None, subject, event) for _, subject, event in live])
+    runtime.run(deployed.settings, deployed.configuration, drain=True)
+    expect(newest).not_to_have_text(before, timeout=30_000)
+    assert page.locator("[data-live-light]").inner_text() == "Live"
+
+
+def test_a_revoked_token_ends_the_session(view: MakeViewer, shown: tuple[Services, str]) -> None:
+    viewer = view("viewer")
+    page = viewer.open("/documents")
+    services, _ = shown
+    tokens.revoke(services.pool.engine, viewer.token.id, actor="test", reason="left", now=services.clock.now())
+    services.authenticator.forget()
+    page.locator("nav a", has_text="Plans").click()
+    page.wait_for_url(re.compile("/login"))
+
+
+def test_a_broken_clickhouse_is_said_on_the_page(view: MakeViewer, finished: Finished, tmp_path: object) -> None:
+    broken = finished.deployment.settings.model_copy(
+        update={"clickhouse": ClickHouseSettings(url="http://127.0.0.1:9", connect_timeout_s=1)}
+    )
+    viewer = view()
+    with serving(open_services(broken, SystemClock())) as address:
+        [cookie] = viewer.context.cookies()
+        viewer.context.add_cookies([{"name": str(cookie["name"]), "value": str(cookie["value"]), "url": address}])
+        viewer.address = address
+        page = viewer.open("/usage")
+        expect(page.get_by_role("alert")).to_contain_text("127.0.0.1:9")
+        assert page.get_by_role("link", name="Try again").count() == 1
+        assert page.locator("nav.nav a").count() > 5
+    viewer.complaints = [text for text in viewer.complaints if "503" not in text]
