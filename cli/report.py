@@ -8,6 +8,7 @@ import typer
 from cli import report_balances
 from cli.output import emit, table
 from cli.report_balances import amount_text
+from cli.report_operations import operations
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,3 +85,6 @@ def periods(entity: Annotated[str, typer.Option(help="Only this entity.")] = "")
         },
         *parts,
     )
+
+
+app.command()(operations)

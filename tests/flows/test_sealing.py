@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from flows import runtime
 from flows.seal_verification import Proof, verify_period
 from flows.sealing import Decision, close
 from queries.closing import find_period
+from queries.operations import hours_between, report
 from queries.stores import Stores, of_hour, open_stores
 from sinks.ledger import audit, tables
 from sinks.ledger.database import read, write
@@ -223,6 +225,18 @@ def test_a_change_in_clickhouse_is_named(sealed: Stores, table: str, change: str
         command(f"EXCHANGE TABLES @{table} AND @kept_{table}")
         command(f"DROP TABLE @kept_{table}")
     assert _proof(sealed).holds
+
+
+def test_the_operations_report_says_how_long_the_month_took(sealed: Stores) -> None:
+    (month,) = [one for one in report(sealed, NOW, entity="US01").months if one.period == PERIOD]
+    # The cut-off is five days after the month in New York, and the last hour is booked a minute later.
+    assert month.hours_to_booked == Decimal("120.0")
+    assert month.hours_to_sealed == hours_between(datetime(2025, 4, 1, 4, tzinfo=UTC), NOW)
+    assert month.hours_to_posted is not None
+    assert month.hours_to_posted > 1_000
+    assert (month.hours_to_reconciled, month.hours_to_invoiced) == (None, None)
+    assert month.documents > 20
+    assert month.first_time == month.posted_postings == month.postings
 
 
 def test_a_row_that_is_added_later_is_named(sealed: Stores) -> None:
