@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-erp test test-web test-slow test-all lint format bench soak kill-campaign simulate-faults lock clean
+.PHONY: help setup demo demo-erp test test-web test-slow test-all lint format bench bench-compare soak kill-campaign simulate-faults lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: $(STAMP) ## Format and fix what can be fixed
 
 bench: $(STAMP) ## Benchmarks; results as JSON and docs/benchmarks.md
 	@$(BIN)/python -m bench.run
+
+bench-compare: $(STAMP) ## Compare this tree with another commit in one run; fails if slower (BASE=commit)
+	@$(BIN)/python -m bench.compare --base $(or $(BASE),HEAD~1)
 
 soak: $(STAMP) ## An hour of steady input, watched: memory, disk, lag, resume (MINUTES=60 RATE=40000 SERIES=100000)
 	@$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),60) --rate $(or $(RATE),40000) --series $(or $(SERIES),100000)

@@ -16,9 +16,11 @@ import numpy as np
 import orjson
 
 from bench.figures import Figure, figure
+from bench.machine import COMPILED_DIR
 from config.meters import Meter
 from config.revision import Configuration, History, Revision
 from operators.decode import Decoder
+from operators.decode_scan import Compiled
 from operators.items import EVENT, EVENTS, RawBatch
 
 STREAMS = ("usage:0", "usage:1", "usage:2", "usage:3")
@@ -115,17 +117,21 @@ def measure(*, quick: bool) -> list[Figure]:
     """Return events a second of clean and poisoned batches, through columns and line by line."""
     count, rounds = (20_000, 3) if quick else (20_000, 15)
     history = History([Revision(Configuration(meters=METERS))])
-    decoder = Decoder(history, STREAMS, 4)
+    decoders = {
+        "": Decoder(history, STREAMS, 4, path="scan", compiled=Compiled(COMPILED_DIR)),
+        ", without compiled code": Decoder(history, STREAMS, 4, path="fast"),
+    }
     slow = Decoder(history, STREAMS, 4, path="slow")
     clean = events(count)
     few = single_entries(clean[:2000])
     return [
         figure(
             "decode",
-            f"{name}, items of {count} events",
+            f"{name}, items of {count} events{how}",
             1e6 / best_us(partial(decoder.decode, batch), count, rounds),
             "events/s",
         )
+        for how, decoder in decoders.items()
         for name, batch in _cases(clean, count).items()
     ] + [
         figure("decode", "reference path, line by line", 1e6 / best_us(partial(slow.decode, few), 2000, 2), "events/s")
@@ -148,7 +154,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     history = History([Revision(Configuration(meters=METERS))])
-    decoder = Decoder(history, STREAMS, 4)
+    decoder = Decoder(history, STREAMS, 4, path="scan", compiled=Compiled(COMPILED_DIR))
     clean = events(options.events)
     cases = _cases(clean, options.events)
     for name, batch in cases.items():

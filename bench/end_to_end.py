@@ -20,7 +20,7 @@ import httpx
 import orjson
 
 from bench.figures import Figure, figure
-from bench.machine import describe
+from bench.machine import COMPILED_DIR, describe
 from cli.demo_steps import free_port
 from config.settings import Settings
 from sinks.clickhouse.client import connect
@@ -92,6 +92,7 @@ def run(directory: Path, events: int, batch: int, epoch_s: float, minutes: int) 
         "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
         "METERBRIDGE_FLOW__EPOCH_S": str(epoch_s),
         "METERBRIDGE_METRICS__FLOW_PORT": str(metrics_port),
+        "METERBRIDGE_FLOW__COMPILED_DIR": str(COMPILED_DIR),
     }
     stack = Stack(settings)
     stack.start()

@@ -23,11 +23,10 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from bench import lines, peer_bytewax
 from bench.figures import Figure, figure
+from bench.machine import COMPILED_DIR
 from config.settings import Settings
 from flows import metering, runtime
 from operators.items import EVENT, Marker, RawBatch
-
-ITEM_EVENTS = 20_000
 
 
 @dataclass
@@ -103,11 +102,12 @@ class CountingSink(FixedPartitionedSink[Any, None]):
 
 
 def batches(made: lines.Input) -> list[RawBatch | Marker]:
-    """Return the input as the reader hands it on, each batch followed by its marker; the last one seals all."""
+    """Return the input as the reader hands it on under load, each batch followed by its marker; the last seals all."""
+    item_events = Settings().flow.item_events_max
     items: list[RawBatch | Marker] = []
     arrival_ms = np.array(made.arrival_ms, dtype=np.int64)
-    for start in range(0, len(made.lines), ITEM_EVENTS):
-        rows = slice(start, start + ITEM_EVENTS)
+    for start in range(0, len(made.lines), item_events):
+        rows = slice(start, start + item_events)
         payloads = made.lines[rows]
         count = len(payloads)
         items.append(
@@ -129,7 +129,11 @@ def run_flow(made: lines.Input, directory: Path) -> tuple[float, Totals]:
     """Run the metering flow over the input; return seconds, start of the engine included, and what came out."""
     base = Settings()
     settings = base.model_copy(
-        update={"state_dir": directory, "redis": base.redis.model_copy(update={"streams": lines.STREAMS})}
+        update={
+            "state_dir": directory,
+            "redis": base.redis.model_copy(update={"streams": lines.STREAMS}),
+            "flow": base.flow.model_copy(update={"compiled_dir": COMPILED_DIR}),
+        }
     )
     totals = Totals()
 

