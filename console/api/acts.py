@@ -93,6 +93,11 @@ async def retry_exception(call: Call) -> Response:
     """Send the refused events of a group again, as they were or corrected, or try a held posting again."""
     body = await call.body(RetryBody)
     corrected = None if body.events is None else [msgspec.to_builtins(one) for one in body.events]
+    try:
+        orjson.dumps(corrected)
+    except TypeError as error:
+        detail = f"events: {error}: write such a number as text, quantities may be"
+        raise Problem("malformed_body", detail) from None
     return await _act(
         call, "retry", call.path["key"], body, lambda _call, acting, key: acts.retry(acting, key, corrected)
     )
