@@ -67,7 +67,7 @@ def run(events: int) -> dict[str, float]:
             text=True,
         )
         try:
-            address = _address(service)
+            address = address_of(service)
             figures = _post_all(address, token, _bodies(events), psutil.Process(service.pid))
         finally:
             service.terminate()
@@ -92,7 +92,11 @@ def _prepare(state: Path) -> str:
     return text
 
 
-def _address(service: "subprocess.Popen[str]") -> str:
+def address_of(service: "subprocess.Popen[str]") -> str:
+    """Return where a started service says it listens.
+
+    :raises SystemExit: it ended instead.
+    """
     told = ""
     while not told.endswith("}\n"):
         line = service.stdout.readline() if service.stdout else ""
@@ -103,29 +107,23 @@ def _address(service: "subprocess.Popen[str]") -> str:
     return str(json.loads(told)["address"])
 
 
-def _bodies(events: int) -> list[bytes]:
-    """Return batches of events as large as the other benches' ones."""
+def event(number: int) -> dict[str, object]:
+    """Return an event as large as the other benches' ones, of now."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
+    return {
+        "specversion": "1.0",
+        "id": f"evt-{number:012d}",
+        "source": "/api/eu-1",
+        "type": "llm.completion",
+        "subject": f"tenant-{number % 1000}",
+        "time": f"{now}:{number % 59:02d}.{number % 1000:03d}Z",
+        "data": {"input_tokens": number % 5000, "output_tokens": number % 900, "model": f"gpt-{number % 7}"},
+    }
+
+
+def _bodies(events: int) -> list[bytes]:
     return [
-        orjson.dumps(
-            [
-                {
-                    "specversion": "1.0",
-                    "id": f"evt-{number:012d}",
-                    "source": "/api/eu-1",
-                    "type": "llm.completion",
-                    "subject": f"tenant-{number % 1000}",
-                    "time": f"{now}:{number % 59:02d}.{number % 1000:03d}Z",
-                    "data": {
-                        "input_tokens": number % 5000,
-                        "output_tokens": number % 900,
-                        "model": f"gpt-{number % 7}",
-                    },
-                }
-                for number in range(start, start + BATCH)
-            ]
-        )
-        for start in range(0, events, BATCH)
+        orjson.dumps([event(number) for number in range(start, start + BATCH)]) for start in range(0, events, BATCH)
     ]
 
 
