@@ -54,6 +54,7 @@ def run(events: int) -> dict[str, float]:
             "METERBRIDGE_STATE_DIR": str(state),
             "METERBRIDGE_REDIS__URL": url,
             "METERBRIDGE_CONSOLE__PORT": "0",
+            "METERBRIDGE_METRICS__CONSOLE_PORT": "0",
             "METERBRIDGE_CONSOLE__REQUESTS_PER_S_MAX": "100000",
             "METERBRIDGE_CONSOLE__EVENTS_PER_S_MAX": "10000000",
             "METERBRIDGE_CONSOLE__DURABILITY": "memory",

@@ -1,8 +1,8 @@
 """The service under load: viewers with live numbers and questions, and producers posting at a fixed rate, for a while.
 
 `python -m bench.load [--quick]`. Everything is real and on this machine: Valkey, ClickHouse with a metered workload,
-the service as a process of its own. Requests are due at fixed times and timed from then on, so that a service that falls
-behind shows in the percentiles and not in a lower rate.
+the service as a process of its own. Requests are due at fixed times and timed from then on, so that a service that
+falls behind shows in the percentiles and not in a lower rate.
 """
 
 import argparse
@@ -110,6 +110,7 @@ def _deployed(directory: Path, plan: Plan) -> tuple[Outcome, float]:
         "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
         "METERBRIDGE_METRICS__FLOW_PORT": "0",
         "METERBRIDGE_CONSOLE__PORT": "0",
+        "METERBRIDGE_METRICS__CONSOLE_PORT": "0",
         "METERBRIDGE_CONSOLE__REQUESTS_PER_S_MAX": "1000000",
         "METERBRIDGE_CONSOLE__EVENTS_PER_S_MAX": "10000000",
         "METERBRIDGE_CONSOLE__CONNECTIONS_MAX": "5000",

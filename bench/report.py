@@ -14,6 +14,7 @@ TITLES: Final = {
     "journal": "Journal adapter",
     "poster": "Poster: booked documents -> postings -> the journal's files, ledger (SQLite, synced) included",
     "ingest": "Ingest over HTTP: authenticated, checked, appended to Valkey, answered",
+    "load": "The service under load: viewers and producers at a fixed rate",
     "whatif": "What-if: booked facts under other plans, reading from ClickHouse included",
     "reconcile": "Reconcile (target: a day of 10 million events under 30 s) and trace (target: under 1 s)",
 }

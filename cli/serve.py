@@ -29,6 +29,7 @@ def serve(
     from console.app import make_app  # noqa: PLC0415
     from console.services import open_services  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
+    from flows import health  # noqa: PLC0415
 
     settings = context().settings
     limits = settings.console
@@ -38,10 +39,14 @@ def serve(
     emit({"address": address, "api": f"{address}/api/v1"}, f"Console and API at {address} (end it with Ctrl-C)")
     if not _is_loopback(listening) and not limits.behind_tls:
         note("Others can reach this address, and tokens go over it in the clear: put a proxy with TLS in front.")
+    metrics = health.serve(settings.metrics, settings.metrics.console_port)
     server = uvicorn.Server(uvicorn.Config(make_app(services), **options(limits)))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)  # the server raises what stopped it once more at its end
-    server.run(sockets=[listening])
+    try:
+        server.run(sockets=[listening])
+    finally:
+        metrics.shutdown()
 
 
 def options(limits: "ConsoleSettings") -> dict[str, Any]:

@@ -150,11 +150,12 @@ class FlowSettings(Section):
 
 
 class MetricsSettings(Section):
-    """Prometheus endpoint of the flow and the poster. Port 0: any free port."""
+    """Prometheus endpoint of the flow, the poster and the service. Port 0: any free port."""
 
     host: str = "127.0.0.1"
     flow_port: int = Field(default=9465, ge=0, le=65535)
     poster_port: int = Field(default=9466, ge=0, le=65535)
+    console_port: int = Field(default=9467, ge=0, le=65535)
 
 
 class PosterSettings(Section):

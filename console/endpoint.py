@@ -86,24 +86,30 @@ class Endpoint:
 
 def route(endpoint: Endpoint, services: Services) -> Route:
     """Return the route: authenticate, check the role, take from the rate limit, read the parameters, answer."""
+    name = endpoint.handler.__name__
+    lists = _lists_of(endpoint.parameters)
 
     async def answer(request: Request) -> Response:
+        request.state.operation = name
         token = await services.authenticator.token_of(request)
         request.state.token = token
         check_permission(token, endpoint.permission)
         limits.check(services.requests, token.id)
-        parameters = read_parameters(request, endpoint.parameters)
+        parameters = read_parameters(request, endpoint.parameters, lists)
         return await endpoint.handler(Call(request, services, token, parameters))
 
-    return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.handler.__name__)
+    return Route(endpoint.path, answer, methods=[endpoint.method], name=name)
 
 
-def read_parameters(request: Request, kind: type[StructT]) -> StructT:
-    """Return the query parameters; lists may be repeated, and other parameters may not.
+def _lists_of(kind: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(one.encode_name for one in msgspec.structs.fields(kind) if _is_list(one.type))
+
+
+def read_parameters(request: Request, kind: type[StructT], lists: frozenset[str]) -> StructT:
+    """Return the query parameters; those named in `lists` may be repeated, others may not.
 
     :raises Problem: 400, naming the parameter.
     """
-    lists = {one.encode_name for one in msgspec.structs.fields(kind) if _is_list(one.type)}
     found: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         if name in lists:

@@ -3,6 +3,7 @@
 import re
 import secrets
 import time
+from itertools import count
 from typing import Any, Final
 
 import structlog
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.problems import Problem, of_error
 from core.logging import get_logger
+from core.metrics import API_SECONDS
 
 REQUEST_ID: Final = "x-request-id"
 _GIVEN: Final = re.compile(r"[A-Za-z0-9._~:/+=-]{1,128}")
@@ -31,6 +33,10 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _CODES: Final = {404: "not_found", 405: "method_not_allowed"}
+_OWN: Final = secrets.token_hex(8)
+_COUNT: Final = count(1)
+"""Ids of this process: a part that no other process has, and a number."""
+
 log = get_logger("console")
 
 
@@ -68,7 +74,10 @@ class Frame:
                 if status:
                     raise  # the answer has begun: only closing the connection tells the caller
                 await _answer(error, request_id)(scope, receive, sending)
-            _log(scope, status, time.perf_counter() - started_s)
+            seconds = time.perf_counter() - started_s
+            operation = scope["state"].get("operation", "other")
+            API_SECONDS.labels(operation, f"{status // 100}xx").observe(seconds)
+            _log(scope, status, seconds)
 
 
 async def routing_problem(request: Request, error: Exception) -> Response:
@@ -93,7 +102,7 @@ def _request_id(scope: Scope) -> str:
             text: str = value.decode("latin-1")
             if _GIVEN.fullmatch(text):
                 return text
-    return secrets.token_hex(16)
+    return f"{_OWN}{next(_COUNT):016x}"
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

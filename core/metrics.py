@@ -87,3 +87,10 @@ DISK_FREE = Gauge("meterbridge_disk_free_bytes", "Free bytes of the disk.", ["di
 DISK_SIZE = Gauge("meterbridge_disk_size_bytes", "Size of the disk.", ["directory"])
 # Gauge: Unix time at which a measurement of the watch was last made; the gauges it sets are that old.
 WATCHED = Gauge("meterbridge_watch_timestamp_seconds", "Last measurement.", ["part"])
+# Histogram: seconds until an operation of the API (by its name; `page`; `other`) was answered, by class of status.
+API_SECONDS = Histogram(
+    "meterbridge_api_request_seconds",
+    "Duration of a request of the service.",
+    ["operation", "status"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 1, 3, 10, 30),
+)

@@ -85,6 +85,7 @@ def page_route(page: Page, services: Services) -> Route:
     """Return the route of a page. Without a session it leads to the login, and back after it."""
 
     async def answer(request: Request) -> Response:
+        request.state.operation = "page"
         token = await services.authenticator.token_of_session(request)
         if token is None:
             return to_login(request)

@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 def _environment(state: Path) -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("METERBRIDGE_")}
-    return clean | {"METERBRIDGE_STATE_DIR": str(state), "METERBRIDGE_CONSOLE__PORT": "0"}
+    return clean | {
+        "METERBRIDGE_STATE_DIR": str(state),
+        "METERBRIDGE_CONSOLE__PORT": "0",
+        "METERBRIDGE_METRICS__CONSOLE_PORT": "0",
+    }
 
 
 def _run(state: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
