@@ -15,9 +15,8 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 
 import structlog
 from sqlalchemy import Engine
@@ -33,6 +32,7 @@ from flows.poster_delivery import Delivery
 from flows.poster_outcomes import OUTCOMES
 from flows.poster_pace import BACKOFF_MAX_S, Breaker, TokenBucket
 from flows.poster_states import PostingStateWriter, StateFeed
+from flows.poster_summary import Summary
 from sinks.erp.port import ErpPort
 from sinks.ledger import database, documents, erp_status, leases, posting_ages, posting_creation, postings, revisions
 from sinks.ledger.erp_codes import ErpNames
@@ -44,61 +44,6 @@ COUNT_EVERY_S = 10.0
 IDLE_PASSES_MAX = 5
 WAIT_S_MAX = 30.0
 STOP_POLL_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run of the poster did. Counts are postings."""
-
-    posted: int = 0
-    created: int = 0
-    by_state: dict[str, int] = field(default_factory=dict)
-    entities_elsewhere: tuple[str, ...] = ()
-    """Entities another poster is at work on."""
-    entities_waiting: tuple[str, ...] = ()
-    """Entities whose ERP does not answer."""
-    states_unwritten: int = 0
-    """Document states ClickHouse has not got yet."""
-
-    @property
-    def undelivered_for_error(self) -> int:
-        """Return how many postings are not delivered though they should be."""
-        failed = (
-            postings.PENDING,
-            postings.SUBMITTED,
-            postings.ACCEPTED,
-            postings.UNKNOWN,
-            postings.HELD,
-            postings.CONFLICT,
-            postings.DUPLICATED,
-        )
-        return sum(self.by_state.get(state, 0) for state in failed)
-
-    @property
-    def succeeded(self) -> bool:
-        """Tell whether everything that could be delivered is."""
-        return not self.undelivered_for_error and not self.entities_elsewhere
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return the summary as plain values."""
-        return asdict(self) | {
-            "undelivered_for_error": self.undelivered_for_error,
-            "succeeded": self.succeeded,
-        }
-
-    def to_text(self) -> str:
-        """Return the summary for a person."""
-        states = ", ".join(f"{state.lower()} {count}" for state, count in sorted(self.by_state.items())) or "none yet"
-        rows = [f"posted {self.posted} postings ({self.created} made of new documents); all postings: {states}"]
-        if self.undelivered_for_error:
-            rows.append(f"{self.undelivered_for_error} postings are not delivered: see `meterbridge report postings`")
-        if self.entities_elsewhere:
-            rows.append(f"another poster is at work on: {', '.join(self.entities_elsewhere)}")
-        if self.entities_waiting:
-            rows.append(f"the ERP does not answer for: {', '.join(self.entities_waiting)}; the poster goes on trying")
-        if self.states_unwritten:
-            rows.append(f"{self.states_unwritten} posting states wait for ClickHouse")
-        return "\n".join(rows)
 
 
 @dataclass
@@ -113,6 +58,10 @@ class _Desk:
     """The configuration that held postings were last compared with."""
     says_waiting: bool | None = None
     """What the ledger tells about this ERP; None before the first turn."""
+    checked: set[str] = field(default_factory=set)
+    """Postings that preflight found good and that were not sent yet."""
+    sweep_at_s: float | None = None
+    """When (monotonic) what lost requests left is to be deleted; None: nothing was lost since."""
 
 
 class Poster:
@@ -209,6 +158,7 @@ class Poster:
                 if self._stop.is_set():
                     break
                 moved += self._entity_pass(entity, self._history)
+            self._sweep()
         self._feed.run()
         self._count()
         return moved
@@ -271,6 +221,7 @@ class Poster:
                 batch_max=self._settings.poster.batch_documents,
                 names=names,
                 lines_max=lines_max,
+                checked=desk.checked,
                 remap=desk.remapped_by is not history,
             )
             moved = delivery.run()
@@ -282,11 +233,39 @@ class Poster:
         except Unreachable as error:
             desk.breaker.failed(str(error))
             log.warning("The ERP does not answer.", entity=name, cause=str(error))
+            self._sweep_later(desk)
             self._tell(name, desk)
             return 0
         self._tell(name, desk)
+        if delivery.unclear:
+            self._sweep_later(desk)
         self._posted += delivery.posted
         return created + moved
+
+    def _sweep_later(self, desk: _Desk) -> None:
+        """Note that a request may be lost: what it leaves is deleted once it cannot take effect any more."""
+        if desk.adapter.capabilities.two_phase:
+            desk.sweep_at_s = self._clock.monotonic_s() + desk.adapter.capabilities.settle_window_s
+
+    def _sweep(self) -> None:
+        """Delete what lost requests left in ERPs that book in two steps, under the entity's lease."""
+        for name, desk in self._desks.items():
+            now_s = self._clock.monotonic_s()
+            if desk.sweep_at_s is None or now_s < desk.sweep_at_s or desk.breaker.wait_s() > 0:
+                continue
+            lease = leases.acquire(self._engine, name, self.holder, self._clock.now())
+            if lease is None or desk.bucket.take_or_wait_s() > 0:
+                continue
+            self._leases[name] = lease
+            try:
+                swept = desk.adapter.sweep()
+            except Unreachable as error:
+                desk.breaker.failed(str(error))
+                log.warning("The ERP does not answer; what lost requests left there stays for now.", cause=str(error))
+                continue
+            desk.sweep_at_s = None
+            if swept:
+                log.info("Drafts that lost requests left in the ERP were deleted.", entity=name, drafts=swept)
 
     def _desk(self, entity: Entity) -> _Desk:
         desk = self._desks.get(entity.id)
@@ -298,6 +277,8 @@ class Poster:
             rate = adapter.capabilities
             bucket = TokenBucket(rate.rate_per_s, rate.burst, self._clock)
             desk = _Desk(Breaker(self._clock), bucket, adapter, erp)
+            if rate.two_phase:  # the poster before this one may have died in a call
+                desk.sweep_at_s = self._clock.monotonic_s()
             self._desks[entity.id] = desk
         return desk
 

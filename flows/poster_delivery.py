@@ -3,7 +3,7 @@
 import random
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 from sqlalchemy import Engine
@@ -47,10 +47,14 @@ class Delivery:
     names: ErpNames
     lines_max: int
     """Lines of one posting, the least of what the adapter and the entity say."""
+    checked: set[str] = field(default_factory=set)
+    """Keys that preflight found good and that wait for a token to be sent: it is not asked about them again."""
     remap: bool = True
     """Whether the configuration may have changed since the last turn."""
     posted: int = 0
     held: int = 0
+    unclear: int = 0
+    """Outcomes of this turn that nobody knows yet."""
 
     def run(self) -> int:
         """Do the turn and return how many postings changed their state.
@@ -61,8 +65,9 @@ class Delivery:
         moved = self._recover()
         is_open = self.breaker.wait_s() <= 0
         desk = HeldDesk(
-            self.engine, self.lease, self.entity, self.adapter, self.clock, self.chance, self.names, self.lines_max
-        )
+            self.engine, self.lease, self.entity, self.adapter, self.clock, self.chance, self.names, self.lines_max,
+            self._preflight_token,
+        )  # fmt: skip
         moved += desk.run(remap=self.remap, ask_erp=is_open)
         if not is_open:
             return moved
@@ -83,6 +88,7 @@ class Delivery:
         postings.apply(self.engine, self.lease, self.adapter.name, (expected,), changes, self.clock.now())
         self.posted += sum(change.state == postings.POSTED for change in changes)
         self.held += sum(change.state == postings.HELD for change in changes)
+        self.unclear += sum(change.state == postings.UNKNOWN for change in changes)
 
     def _recover(self) -> int:
         """Call SUBMITTED postings unknown: no call is under way now, so a process died in one."""
@@ -127,6 +133,9 @@ class Delivery:
             self.breaker.pause(wait_s)
         return not wait_s
 
+    def _preflight_token(self) -> bool:
+        return not self.adapter.capabilities.preflight_asks or self._token()
+
     def _submit(self) -> int:
         """Send one batch, and reversals one by one; return how many postings got an answer."""
         size = min(self.batch_max, self.adapter.capabilities.postings_max)
@@ -134,11 +143,18 @@ class Delivery:
         if not rows:
             return 0
         leases.renew(self.engine, self.lease, self.clock.now())
-        rows, refused = self._preflight(rows)
-        self._apply(postings.PENDING, refused)
-        answered = len(refused)
+        answered = 0
+        if not self.checked.issuperset(row.key for row in rows):
+            if not self._preflight_token():
+                return 0
+            rows, refused = self._preflight(rows)
+            self._apply(postings.PENDING, refused)
+            answered = len(refused)
+            self.checked.clear()
+            self.checked.update(row.key for row in rows)
         plain = [row for row in rows if not row.posting.reverses]
         if plain and self._token():
+            self.checked.clear()
             attempt_id = f"{plain[0].key}-{plain[0].attempts + 1}"
             postings.begin_attempt(self.engine, self.lease, plain, attempt_id, self.clock.now())
             answered += self._send(plain, attempt_id)

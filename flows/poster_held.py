@@ -1,6 +1,7 @@
 """What the poster does with held postings: a corrected mapping, an ERP that has what it lacked, a closed period."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,8 @@ class HeldDesk:
     chance: random.Random
     names: ErpNames
     lines_max: int
+    may_ask: Callable[[], bool]
+    """Takes the right to call the ERP once, if preflight is such a call."""
 
     def run(self, *, remap: bool, ask_erp: bool) -> int:
         """Release what can be released; return how many postings moved on.
@@ -74,7 +77,7 @@ class HeldDesk:
         return int(held.replace_content(self.engine, self.lease, mapped, self.lines_max, now))
 
     def _look_again(self, rows: list[Stored]) -> int:
-        if not rows:
+        if not rows or not self.may_ask():
             return 0
         issues = {issue.key for issue in self.adapter.preflight([row.posting for row in rows])}
         now = self.clock.now()

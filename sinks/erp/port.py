@@ -80,6 +80,8 @@ class Capabilities:
     """How many lookups must find nothing before the same key is sent again."""
     two_phase: bool = False
     """Drafts are made first and only one is ever posted: a key that is not unique may be sent again."""
+    preflight_asks: bool = False
+    """Preflight asks the ERP, so that it takes a token of the rate."""
     reads_lines: bool = True
     lines_per_month_max: int = 0
     """Lines the ERP's contract allows a month, for `doctor`; 0 is no limit."""
@@ -305,6 +307,15 @@ class ErpPort(Protocol):
 
     def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
         """Book `posting`, the opposite of `entry`, under its own key; idempotent."""
+        ...
+
+    def sweep(self) -> int:
+        """Delete what requests whose answer was lost left outside the books; return how much it was.
+
+        Called by the poster at its start, and once the settle window of an unknown outcome has passed.
+
+        :raises Unreachable: the ERP does not answer.
+        """
         ...
 
     def read_back(self, window: Window) -> Iterator[ErpEntry]:

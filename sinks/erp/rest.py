@@ -209,6 +209,10 @@ class RestAdapter:
         """Book the opposite entry; refuse one that is not the opposite."""
         return opposite_problem(entry, posting, self.expected) or self.submit([posting], posting.key)[0]
 
+    def sweep(self) -> int:
+        """Return 0: one request books, and leaves nothing beside the books."""
+        return 0
+
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
         """Read the entries of those booked days, page by page."""
         for entry, day in self._entries(self._pages(window)):

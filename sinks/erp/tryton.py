@@ -48,6 +48,7 @@ class TrytonAdapter(TrytonBase):
         super().__init__(options, company, **more)
         self.capabilities = Capabilities(
             idempotency=Idempotency.UNIQUE_KEY,
+            preflight_asks=True,
             atomic_batch=True,
             postings_max=options.batch_documents,
             lines_max=LINES_MAX,
@@ -114,6 +115,10 @@ class TrytonAdapter(TrytonBase):
     def reverse(self, original: ErpEntry, posting: Posting) -> Outcome:
         """Book the opposite entry, with the original as its origin; refuse one that is not the opposite."""
         return opposite_problem(original, posting, self.expected) or self.submit([posting], posting.key)[0]
+
+    def sweep(self) -> int:
+        """Return 0: one transaction books, and leaves nothing beside the books."""
+        return 0
 
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
         """Read the entries of those booked days, then the invoices, in the order Tryton made them."""

@@ -72,6 +72,7 @@ class TrytonVanillaAdapter(TrytonBase):
         super().__init__(options, company, **more)
         self.capabilities = Capabilities(
             idempotency=Idempotency.SEARCH_ONLY,
+            preflight_asks=True,
             two_phase=True,
             postings_max=min(POSTINGS_MAX, options.batch_documents),
             lines_max=LINES_MAX,
@@ -233,9 +234,9 @@ class TrytonVanillaAdapter(TrytonBase):
 
     def sweep(self) -> int:
         """Delete drafts of keys that have a posted entry, which late requests left; return how many."""
-        moves = self._find(["description", "like", "[mb:%"], ())
-        posted = {move.key for move in moves if move.posted}
-        return sum(self._delete(move) for move in moves if not move.posted and move.key in posted)
+        drafts = self._find([["state", "=", "draft"], ["description", "like", "[mb:%"]], ())
+        posted = {move.key for move in self._moves([move.key for move in drafts]) if move.posted}
+        return sum(self._delete(move) for move in drafts if move.key in posted)
 
     def _entry(self, move: _Move) -> ErpEntry:
         try:

@@ -11,6 +11,7 @@ from sinks.ledger.act_documents import ActDocument, When, reversal_of
 from sinks.ledger.adjustments import AdjustmentAct, adjustment_of
 from sinks.ledger.database import read
 from sinks.ledger.invoice_lines import InvoiceAct, invoice_of
+from sinks.ledger.invoicing import counted, documents_of
 from sinks.ledger.reversal import REASON_CODE
 
 _DOCUMENTS = tables.documents
@@ -33,7 +34,8 @@ def _made(connection: Connection) -> Iterator[ActDocument]:
             yield reversal_of(original, when, REASON_CODE)
     for act in acts.of_kind(connection, acts.INVOICE):
         parameters = InvoiceAct(**{name: value for name, value in act.content.items() if name not in _INVOICE_EXTRA})
-        again = invoice_of(parameters, [*_flow(connection, parameters), *_load(connection, act.content["after"])])
+        known = [*_flow(connection, parameters), *_load(connection, act.content["after"])]
+        again = invoice_of(parameters, known, counted(connection, parameters))
         if again is not None:
             yield again
     for act in acts.of_kind(connection, acts.ADJUSTMENT):
@@ -49,14 +51,6 @@ def _load(connection: Connection, keys: list[str]) -> list[dict[str, Any]]:
 
 
 def _flow(connection: Connection, act: InvoiceAct) -> list[dict[str, Any]]:
-    query = select(_DOCUMENTS.c.json).where(
-        _DOCUMENTS.c.customer == act.customer,
-        _DOCUMENTS.c.contract == act.contract,
-        _DOCUMENTS.c.entity == act.entity,
-        _DOCUMENTS.c.currency == act.currency,
-        _DOCUMENTS.c.booked_hour < act.cutoff_hour,
-        _DOCUMENTS.c.origin == documents.FLOW,
-        _DOCUMENTS.c.state != documents.STAGED,
-    )
-    ordered = query.order_by(_DOCUMENTS.c.booked_hour, _DOCUMENTS.c.key)
-    return [orjson.loads(text) for text in connection.execute(ordered).scalars()]
+    """Return the flow's documents that were complete at the cut-off: later ones make no difference."""
+    found = documents_of(connection, act)
+    return [one for one in found if one["kind"] not in documents.ACT_KINDS and one["booked_hour"] < act.cutoff_hour]

@@ -58,9 +58,11 @@ def find(connection: Connection, key: str) -> Act | None:
     return None if row is None else _act(row)
 
 
-def last(connection: Connection, kind: str, subject: str, before_hour: int) -> Act | None:
-    """Return the newest act of that kind and subject that is booked before that hour, or None."""
-    query = select(_TABLE).where(_TABLE.c.kind == kind, _TABLE.c.subject == subject, _TABLE.c.booked_hour < before_hour)
+def last(connection: Connection, kind: str, subject: str, before_hour: int | None = None) -> Act | None:
+    """Return the newest act of that kind and subject (that is booked before that hour), or None."""
+    query = select(_TABLE).where(_TABLE.c.kind == kind, _TABLE.c.subject == subject)
+    if before_hour is not None:
+        query = query.where(_TABLE.c.booked_hour < before_hour)
     row = connection.execute(query.order_by(_TABLE.c.booked_hour.desc(), _TABLE.c.key).limit(1)).first()
     return None if row is None else _act(row)
 

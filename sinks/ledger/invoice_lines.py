@@ -15,12 +15,16 @@ from operators.posting_rules import RECOGNITION
 from sinks.ledger.act_documents import ActDocument, When, act_key, finished
 from sinks.ledger.amounts import exact
 from sinks.ledger.approval_policy import signed
+from sinks.ledger.documents import ACT_KINDS
 
 UNBILLED: Final = ("unbilled_receivable", "contract_asset")
 RECEIVABLE: Final = "accounts_receivable"
 KIND: Final = "invoice"
 ADJUSTMENT: Final = "adjustment"
 """What a person took off a draft in the ERP, or put on it: it was invoiced otherwise than we said."""
+
+
+INVOICES: Final = ("invoice", "credit_note")
 
 
 class Chain(NamedTuple):
@@ -51,6 +55,19 @@ class Tally:
         """Return what is not invoiced."""
         return self.accrued - self.invoiced
 
+    def name(self, line: Mapping[str, Any]) -> None:
+        """Take unit and tax category from a line that has them."""
+        self.unit = str(line.get("unit") or self.unit)
+        self.tax_category = str(line.get("tax_category") or self.tax_category)
+
+    def goes_on_from(self, line: Mapping[str, Any]) -> None:
+        """Add the totals to date of the last invoice line: what came since is all that was tallied."""
+        base = Decimal(line["rounded_after"])
+        self.accrued += base
+        self.invoiced += base
+        if not self.unit and not self.tax_category:
+            self.name(line)
+
 
 def is_unbilled(line: Mapping[str, Any]) -> bool:
     """Tell whether a line moves what is earned or due and not invoiced.
@@ -72,40 +89,84 @@ def chain_of(line: Mapping[str, Any]) -> Chain:
     )
 
 
-def tally(documents: Iterable[Mapping[str, Any]], before_hour: int) -> dict[Chain, Tally]:
+@dataclass(frozen=True, slots=True)
+class Since:
+    """The invoice before: what it could take, of its period and earlier ones, is invoiced to the cent."""
+
+    hour: int = 0
+    """Its cut-off."""
+    period_start: str = ""
+    counted: frozenset[str] = frozenset()
+    """Keys of the documents of acts it knew, and of its own."""
+
+    def settles(self, chain: Chain, hour: int, *, known: bool) -> bool:
+        """Tell whether an accrual of that hour was taken by it; `known`: made by the flow, or by an act it knew."""
+        return known and hour < self.hour and chain.period_start <= self.period_start
+
+
+def tally(documents: Iterable[Mapping[str, Any]], before_hour: int, since: Since = Since()) -> dict[Chain, Tally]:
     """Add up the unbilled lines: accruals booked before that hour, and every invoice there is.
 
+    What `since` settled is left out, but for totals to date: an even chain goes on from its last invoice line. So of
+    the flow's documents only those from that invoice's billing period on are needed.
     The service period is that of what was booked since the chain's last invoice: the rest is on invoices already.
     """
-    found: dict[Chain, Tally] = {}
-    accruals: list[tuple[Chain, int, Mapping[str, Any]]] = []
-    invoiced_until: dict[Chain, int] = {}
+    made = _Tallies(before_hour, since)
     with exact():
         for document in documents:
-            hour = int(document["booked_hour"])
             for line in document["lines"]:
-                if not is_unbilled(line):
-                    continue
-                chain = chain_of(line)
-                if line["kind"] in (KIND, ADJUSTMENT):
-                    one = found.setdefault(chain, Tally())
-                    one.invoiced -= signed(line)
-                    one.quantity -= _quantity(line)
-                    if line["kind"] == ADJUSTMENT:
-                        accruals.append((chain, hour, line))
-                    else:
-                        invoiced_until[chain] = max(invoiced_until.get(chain, hour), hour)
-                elif hour < before_hour:
-                    one = found.setdefault(chain, Tally())
-                    one.accrued += signed(line)
-                    one.quantity += _quantity(line)
-                    one.unit = str(line.get("unit") or one.unit)
-                    one.tax_category = str(line.get("tax_category") or one.tax_category)
-                    accruals.append((chain, hour, line))
-    for chain, hour, line in accruals:
-        if hour >= invoiced_until.get(chain, hour):
-            _widen(found[chain], line)
-    return found
+                if is_unbilled(line):
+                    made.take(document, line)
+        return made.finish()
+
+
+class _Tallies:
+    """The chains while documents come in."""
+
+    def __init__(self, before_hour: int, since: Since) -> None:
+        self._before_hour = before_hour
+        self._since = since
+        self._found: dict[Chain, Tally] = {}
+        self._services: list[tuple[Chain, int, Mapping[str, Any]]] = []
+        self._invoiced_until: dict[Chain, int] = {}
+        self._bases: dict[Chain, tuple[int, str, Mapping[str, Any]]] = {}
+
+    def take(self, document: Mapping[str, Any], line: Mapping[str, Any]) -> None:
+        """Take one unbilled line."""
+        chain, hour = chain_of(line), int(document["booked_hour"])
+        known = document["key"] in self._since.counted
+        if line["kind"] == KIND:
+            self._invoiced_until[chain] = max(self._invoiced_until.get(chain, hour), hour)
+        if line["kind"] not in (KIND, ADJUSTMENT):
+            by_flow = document["kind"] not in ACT_KINDS
+            if hour < self._before_hour and not self._since.settles(chain, hour, known=known or by_flow):
+                self._accrual(chain, hour, line)
+        elif not known:
+            one = self._found.setdefault(chain, Tally())
+            one.invoiced -= signed(line)
+            one.quantity -= _quantity(line)
+            if line["kind"] == ADJUSTMENT:
+                self._services.append((chain, hour, line))
+        elif document["kind"] in INVOICES:
+            newest = self._bases.get(chain, (-1, "", line))
+            self._bases[chain] = max(newest, (hour, document["key"], line), key=lambda base: base[:2])
+
+    def _accrual(self, chain: Chain, hour: int, line: Mapping[str, Any]) -> None:
+        one = self._found.setdefault(chain, Tally())
+        one.accrued += signed(line)
+        one.quantity += _quantity(line)
+        one.name(line)
+        self._services.append((chain, hour, line))
+
+    def finish(self) -> dict[Chain, Tally]:
+        """Add totals to date and service periods."""
+        for chain, (_, _, line) in self._bases.items():
+            if chain in self._found:
+                self._found[chain].goes_on_from(line)
+        for chain, hour, line in self._services:
+            if hour >= self._invoiced_until.get(chain, hour):
+                _widen(self._found[chain], line)
+        return self._found
 
 
 def _quantity(line: Mapping[str, Any]) -> Decimal:
@@ -137,6 +198,10 @@ class InvoiceAct:
     """Key of the posting of the invoice that a credit note belongs to."""
     text: str = ""
     """That of the entity's posting rule."""
+    previous: str = ""
+    """Key of the act of the invoice before, whose cut-off and period are `since_hour` and `since_period`."""
+    since_hour: int = 0
+    since_period: str = ""
 
     @property
     def key(self) -> str:
@@ -150,16 +215,24 @@ class InvoiceAct:
         return When(self.cutoff_hour, self.accounting_period, self.posting_date)
 
 
-def open_chains(act: InvoiceAct, documents: Iterable[Mapping[str, Any]]) -> list[tuple[Chain, Tally]]:
+def open_chains(
+    act: InvoiceAct, documents: Iterable[Mapping[str, Any]], counted: frozenset[str] = frozenset()
+) -> list[tuple[Chain, Tally]]:
     """Return the chains of this period and earlier ones that have something to invoice, in order."""
-    found = tally(documents, act.cutoff_hour)
+    found = tally(documents, act.cutoff_hour, Since(act.since_hour, act.since_period, counted))
     due = [(chain, one) for chain, one in sorted(found.items()) if chain.period_start <= act.period_start]
     return [(chain, one) for chain, one in due if one.open]
 
 
-def invoice_of(act: InvoiceAct, documents: Iterable[Mapping[str, Any]]) -> ActDocument | None:
-    """Return the document that bills what is open, or None if nothing is. A net negative is a credit note."""
-    chains = open_chains(act, documents)
+def invoice_of(
+    act: InvoiceAct, documents: Iterable[Mapping[str, Any]], counted: frozenset[str] = frozenset()
+) -> ActDocument | None:
+    """Return the document that bills what is open, or None if nothing is. A net negative is a credit note.
+
+    :param documents: the flow's from `since_period` on, and all of acts.
+    :param counted: keys of the documents of acts that the invoice before knew, and of its own.
+    """
+    chains = open_chains(act, documents, counted)
     if not chains:
         return None
     with exact():

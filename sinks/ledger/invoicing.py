@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, or_, select
 
 from config.customers import Contract
 from config.entities import Entity
@@ -125,48 +125,77 @@ def _of_contract(
     dry_run: bool,
 ) -> Iterator[Line]:
     with read(engine) as connection:
-        known = _documents(connection, entity.id, customer, contract.id)
-    if not known:
-        return
-    first = min(to_datetime(int(one["booked_hour"]) * MS_PER_HOUR) for one in known)
-    starts = [line["period_start"] for one in known for line in one["lines"] if line.get("period_start")]
-    first = min([first, *(datetime.fromisoformat(text) for text in starts)])
+        firsts = _first_periods(connection, entity.id, customer, contract.id)
     imagined: list[dict[str, Any]] = []
-    for due in due_periods(entity, customer, contract, first, complete):
-        for currency in sorted({one["currency"] for one in known}):
+    for currency, first in sorted(firsts.items()):
+        for due in due_periods(entity, customer, contract, first, complete):
             line = Line(customer, contract.id, entity.id, due.start, due.end, currency=currency)
             with write(engine) as connection:
                 act = _act(connection, due, currency, history.latest.version, recorded)
                 if acts.find(connection, act.key) is not None:
                     continue
-                mine = [one for one in _documents(connection, entity.id, customer, contract.id)
-                        if one["currency"] == currency]  # fmt: skip
-                made = invoice_of(act, [*mine, *(one for one in imagined if one["currency"] == currency)])
+                mine = documents_of(connection, act)
+                imaginary = [one for one in imagined if one["currency"] == currency]
+                made = invoice_of(act, [*mine, *imaginary], counted(connection, act))
                 if made is None:
                     continue
                 line = replace(line, key=made.key, kind=made.kind, net=made.total)
                 if ready is not None and not ready.is_ready:
                     yield replace(line, waits="; ".join(ready.missing))
-                    break
+                    return
                 if dry_run:
                     imagined.append(made.plain)
                 else:
                     line = replace(line, waits=_store(connection, act, made, entity, names, _acts_in(mine), actor, now))
             yield line
-        else:
+
+
+def _first_periods(connection: Connection, entity: str, customer: str, contract: str) -> dict[str, datetime]:
+    """Return by currency from when on billing periods may be due: the end of the last one that has an invoice."""
+    chosen = (_DOCUMENTS.c.customer == customer, _DOCUMENTS.c.contract == contract, _DOCUMENTS.c.entity == entity)
+    counts = _DOCUMENTS.c.state.in_((documents.PENDING, documents.IN_POSTING))
+    firsts: dict[str, datetime] = {}
+    for currency in connection.execute(select(_DOCUMENTS.c.currency).where(*chosen, counts).distinct()).scalars().all():
+        last = acts.last(connection, acts.INVOICE, f"{customer}/{contract}/{currency}")
+        if last is not None:
+            firsts[currency] = datetime.fromisoformat(str(last.content["period_end"]))
             continue
-        return
+        query = select(_DOCUMENTS.c.booked_hour, _DOCUMENTS.c.json).where(*chosen, counts)
+        rows = connection.execute(query.where(_DOCUMENTS.c.currency == currency).execution_options(yield_per=1_000))
+        firsts[currency] = min(when for row in rows for when in _begins(row.booked_hour, orjson.loads(row.json)))
+    return firsts
 
 
-def _documents(connection: Connection, entity: str, customer: str, contract: str) -> list[dict[str, Any]]:
+def _begins(booked_hour: int, document: Mapping[str, Any]) -> Iterator[datetime]:
+    yield to_datetime(booked_hour * MS_PER_HOUR)
+    yield from {datetime.fromisoformat(one["period_start"]) for one in document["lines"] if one.get("period_start")}
+
+
+def documents_of(connection: Connection, act: InvoiceAct) -> list[dict[str, Any]]:
+    """Return what an invoice is made of: the flow's documents since the last invoice's billing period, all of acts.
+
+    Nothing is booked before its own period begins, so what that invoice left open lies in there.
+    """
+    begins = datetime.fromisoformat(act.since_period) if act.since_period else None
     query = select(_DOCUMENTS.c.json).where(
-        _DOCUMENTS.c.customer == customer,
-        _DOCUMENTS.c.contract == contract,
-        _DOCUMENTS.c.entity == entity,
+        _DOCUMENTS.c.customer == act.customer,
+        _DOCUMENTS.c.contract == act.contract,
+        _DOCUMENTS.c.entity == act.entity,
+        _DOCUMENTS.c.currency == act.currency,
         _DOCUMENTS.c.state.in_((documents.PENDING, documents.IN_POSTING)),
+        or_(
+            _DOCUMENTS.c.origin == documents.ACT,
+            _DOCUMENTS.c.booked_hour >= (0 if begins is None else to_ms(begins) // MS_PER_HOUR),
+        ),
     )
     ordered = query.order_by(_DOCUMENTS.c.booked_hour, _DOCUMENTS.c.key)
     return [orjson.loads(text) for text in connection.execute(ordered).scalars()]
+
+
+def counted(connection: Connection, act: InvoiceAct) -> frozenset[str]:
+    """Return the keys of the documents of acts that the invoice before knew, and of its own."""
+    before = acts.find(connection, act.previous) if act.previous else None
+    return frozenset() if before is None else frozenset([*before.content["after"], before.content["document"]])
 
 
 def _acts_in(known: list[dict[str, Any]]) -> list[str]:
@@ -193,7 +222,15 @@ def _act(connection: Connection, due: Due, currency: str, version: str, recorded
         text=rules_of(due.entity.posting_rules)["invoice"].text,
     )
     last = acts.last(connection, acts.INVOICE, _subject(act), act.cutoff_hour)
-    return act if last is None else replace(act, credits=str(last.content["posting"]))
+    if last is None:
+        return act
+    return replace(
+        act,
+        credits=str(last.content["posting"]),
+        previous=last.key,
+        since_hour=last.booked_hour,
+        since_period=str(last.content["period_start"]),
+    )
 
 
 def _text(when: datetime) -> str:

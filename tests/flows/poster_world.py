@@ -8,7 +8,8 @@ from sqlalchemy import Engine, event, select
 
 from config.settings import PosterSettings, Settings
 from core.clock import ManualClock
-from flows.poster import Poster, Summary
+from flows.poster import Poster
+from flows.poster_summary import Summary
 from sinks import ledger
 from sinks.ledger import documents, exceptions, held, postings, progress, revisions, tables
 from sinks.ledger.database import read, write

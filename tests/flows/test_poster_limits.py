@@ -222,3 +222,59 @@ def test_many_held_postings_hide_none_behind_them(world: World) -> None:
     fixed = entity(grain="customer", accounts=samples.ACCOUNTS | {"shortfall_revenue": "4003"})
     world.configure(fixed, known_from_ms=10**15)
     assert world.once().by_state == {"POSTED": 600}
+
+
+def test_preflight_takes_its_share_of_the_rate_and_is_not_repeated_for_what_waits(world: World) -> None:
+    slow = replace(UNIQUE, rate_per_s=0.5, burst=1, postings_max=2, preflight_asks=True)
+    calls: list[tuple[str, float]] = []
+    world.erp = MemoryErp(slow)
+    world.erp.before_preflight = lambda: calls.append(("preflight", world.clock.monotonic_s()))
+    world.erp.before = lambda: calls.append(("submit", world.clock.monotonic_s()))
+    world.configure(BY_CUSTOMER)
+    world.book(*many(6))
+    poster = world.poster()
+    while world.states() != {"POSTED": 6}:
+        poster.pass_once()
+        world.clock.sleep(0.25)
+        assert world.clock.monotonic_s() < 1_000
+    assert [name for name, _ in calls] == ["preflight", "submit"] * 3
+    assert all(later - earlier >= 2 for (_, earlier), (_, later) in pairwise(calls))
+
+
+TWO_STEPS = Capabilities(Idempotency.SEARCH_ONLY, two_phase=True, settle_window_s=60, postings_max=50)
+
+
+def test_what_lost_requests_left_is_swept_at_the_start_and_when_they_have_settled(world: World) -> None:
+    world.erp = MemoryErp(TWO_STEPS)
+    world.configure(BY_CUSTOMER)
+    world.book(*many(2))
+    poster = world.poster()
+    poster.pass_once()
+    assert (world.states(), world.erp.sweeps) == ({"POSTED": 2}, 1)
+    poster.pass_once()
+    assert world.erp.sweeps == 1
+    world.erp.script = ["lost"]
+    world.book(*many(1, 5, booked_hour=samples.HOUR + 1), complete_hour=samples.HOUR + 2)
+    poster.pass_once()
+    assert world.states()["UNKNOWN"] == 1
+    poster.pass_once()
+    assert (world.states(), world.erp.sweeps) == ({"POSTED": 3}, 1)
+    world.clock.sleep(61)
+    world.erp.down = True
+    poster.pass_once()  # nothing is lost by an ERP that is away: it is swept when it is back
+    assert world.erp.sweeps == 1
+    world.erp.down = False
+    world.clock.sleep(400)
+    poster.pass_once()
+    poster.pass_once()
+    assert world.erp.sweeps == 2
+
+
+def test_an_erp_that_books_in_one_step_is_never_swept(world: World) -> None:
+    world.configure(BY_CUSTOMER)
+    world.book(*many(2))
+    world.erp.script = ["lost"]
+    world.once()
+    world.clock.sleep(400)
+    world.once()
+    assert (world.states(), world.erp.sweeps) == ({"POSTED": 2}, 0)

@@ -53,6 +53,7 @@ class MemoryErp:
     entries: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     batches: list[list[str]] = field(default_factory=list)
     lookups: int = 0
+    sweeps: int = 0
     late: list[Posting] = field(default_factory=list)
     jobs: dict[str, Posting] = field(default_factory=dict)
     issues: dict[str, str] = field(default_factory=dict)
@@ -155,6 +156,11 @@ class MemoryErp:
                 self._book(posting)
                 return Unknown(fault)
         return self._book(posting)
+
+    def sweep(self) -> int:
+        self._ask()
+        self.sweeps += 1
+        return 0
 
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
         for key, found in self.entries.items():

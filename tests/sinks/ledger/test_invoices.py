@@ -17,6 +17,7 @@ from config.revision import History
 from sinks.erp.journal import JournalAdapter
 from sinks.erp.port import Outcome, Posted, Posting
 from sinks.ledger import act_check, acts, invoicing, read_back, revisions, tables, unbilled
+from sinks.ledger.act_documents import When, reversal_of
 from sinks.ledger.database import read, write
 from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.invoice_lines import InvoiceAct, invoice_of
@@ -275,40 +276,115 @@ def test_readiness_names_everything_that_is_missing() -> None:
 
 AMOUNTS = st.decimals("-500", "500", places=2)
 BOOKED = st.tuples(AMOUNTS, st.integers(0, 4 * 30 * 24), st.sampled_from(["a", "b"]), st.integers(0, 2))
+STARTS = ("2025-11-01T00:00:00Z", "2025-12-01T00:00:00Z", "2026-01-01T00:00:00Z")
+BEGINS = [to_ms(datetime.fromisoformat(start)) // MS_PER_HOUR - FIRST_HOUR for start in STARTS]
+ENDS = [datetime(2025, 12, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)]
+REVERSED = st.tuples(st.integers(0, 60), st.integers(0, 2))
+"""Which document is reversed (modulo how many there are then), behind which invoice run."""
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(BOOKED, max_size=25))
+@settings(max_examples=100, deadline=None)
+@given(made=st.lists(BOOKED, max_size=25), taken_back=st.lists(REVERSED, max_size=3))
 def test_whatever_is_booked_when_all_invoices_together_are_all_accruals(
-    made: list[tuple[Decimal, int, str, int]],
+    made: list[tuple[Decimal, int, str, int]], taken_back: list[tuple[int, int]]
 ) -> None:
-    starts = [f"2025-{month}-01T00:00:00Z" for month in (11, 12)] + ["2026-01-01T00:00:00Z"]
     accrued = [
-        orjson.loads(usage(n, format(amount, "f"), hours, charge=charge, period=starts[month]).to_json())
+        orjson.loads(
+            usage(n, format(amount, "f"), BEGINS[month] + hours, charge=charge, period=STARTS[month]).to_json()
+        )
         for n, (amount, hours, charge, month) in enumerate(made)
     ]
-    known: list[dict[str, Any]] = list(accrued)
-    months = [datetime(2025, 12, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)]
-    for start, ends in zip(starts, months, strict=True):
+    by_acts: list[dict[str, Any]] = []
+    counted: frozenset[str] = frozenset()
+    since: dict[str, Any] = {"since_hour": 0, "since_period": ""}
+    gone: set[str] = set()
+    for run_, (start, ends) in enumerate(zip(STARTS, ENDS, strict=True)):
         cutoff_hour = to_ms(ends + timedelta(days=1)) // MS_PER_HOUR
         act = InvoiceAct("US01", "acme", "acme-1", "USD", start, "", cutoff_hour, "2025-12", "2025-12-02", "v")
-        found = invoice_of(act, known)
+        known = [*accrued, *by_acts]
+        whole = invoice_of(act, known)
         again = invoice_of(act, list(reversed(known)))
-        assert (found is None) == (again is None)
-        if found is not None and again is not None:
-            assert sorted(map(orjson.dumps, found.plain["lines"])) == sorted(map(orjson.dumps, again.plain["lines"]))
-            known.append(orjson.loads(found.to_json()))
+        # From the last invoice's billing period on, and with what it counted: the same amounts.
+        first_hour = to_ms(datetime.fromisoformat(since["since_period"])) // MS_PER_HOUR if counted else 0
+        recent = [*(one for one in accrued if one["booked_hour"] >= first_hour), *by_acts]
+        found = invoice_of(replace(act, **since), recent, counted)
+        assert (found is None) == (again is None) == (whole is None)
+        if found is not None and again is not None and whole is not None:
+            assert sorted(map(orjson.dumps, whole.plain["lines"])) == sorted(map(orjson.dumps, again.plain["lines"]))
+            assert [amounts(one) for one in found.plain["lines"]] == [amounts(one) for one in whole.plain["lines"]]
+            counted = frozenset([*(one["key"] for one in by_acts), found.key])
+            since = {"since_hour": cutoff_hour, "since_period": start}
+            by_acts.append(orjson.loads(found.to_json()))
             credited = [one for one in found.plain["lines"] if one["account_role"] != "accounts_receivable"]
             assert Decimal(found.total) == sum(Decimal(one["amount_exact"]) for one in credited)
         # The oracle: by the cut-off, invoiced to date is what was accrued, cent by cent.
-        wanted = sum(
-            (amount for amount, hours, _, month in made if FIRST_HOUR + hours < cutoff_hour and starts[month] <= start),
-            Decimal(0),
-        )
-        invoiced = sum(
-            (Decimal(one["total"]) for one in known if one["kind"] in ("invoice", "credit_note")), Decimal(0)
-        )
-        assert invoiced == wanted
+        assert net_of(by_acts, "invoice") == accrued_by([*accrued, *by_acts], cutoff_hour, start)
+        for choice, behind in taken_back:
+            candidates = [one for one in [*accrued, *by_acts] if one["kind"] != "reversal" and one["key"] not in gone]
+            if behind == run_ and candidates:
+                original = candidates[choice % len(candidates)]
+                gone.add(original["key"])
+                when = When(max(cutoff_hour, original["booked_hour"]) + 5, "2025-12", "2025-12-03")
+                by_acts.append(orjson.loads(reversal_of(original, when, "x").to_json()))
+
+
+def amounts(line: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(line[name]) for name in ("charge", "period_start", "account_role", "side", "amount"))
+
+
+def net_of(known: list[dict[str, Any]], kind: str) -> Decimal:
+    """Return what lines of that kind took off unbilled."""
+    found = [line for one in known for line in one["lines"] if line["kind"] == kind]
+    unbilled_ = [line for line in found if line["account_role"] == "unbilled_receivable"]
+    return sum((Decimal(one["amount"]) * (1 if one["side"] == "credit" else -1) for one in unbilled_), Decimal(0))
+
+
+def accrued_by(known: list[dict[str, Any]], before_hour: int, start: str) -> Decimal:
+    """Return what was accrued before an hour for billing periods up to one."""
+    early = [
+        {**one, "lines": [line for line in one["lines"] if line["period_start"] <= start]}
+        for one in known
+        if one["booked_hour"] < before_hour
+    ]
+    return -net_of(early, "usage")
+
+
+def test_late_usage_of_a_period_without_an_invoice_is_billed_once(world: World) -> None:
+    history = configure(world)
+    october = "2025-10-15T00:00:00Z"
+    world.book(
+        usage(1, "4.00", 5 * 24, period=october),  # behind October's cut-off
+        usage(2, "10.00", 6 * 24),
+        complete_hour=FIRST_HOUR + 31 * 24,
+    )
+    assert [one.net for one in run(world, history)] == ["14.00"]
+    assert run(world, history) == []
+    world.book(usage(3, "1.00", 33 * 24, period=october), complete_hour=FIRST_HOUR + 62 * 24)
+    assert [one.net for one in run(world, history)] == ["1.00"]
+    assert run(world, history) == []
+    stored, made = act_check.stored_and_made(world.engine)
+    assert stored == made
+
+
+def test_a_later_run_reads_no_more_than_what_is_new(world: World) -> None:
+    history = configure(world)
+    world.book(*(usage(n, "1.00", 24 * n) for n in range(28)), complete_hour=FIRST_HOUR + 31 * 24)
+    run(world, history)
+    world.book(
+        *(usage(100 + n, "1.00", 30 * 24 + 24 * n, period="2025-12-01T00:00:00Z") for n in range(28)),
+        complete_hour=FIRST_HOUR + 62 * 24,
+    )
+    run(world, history)
+    world.book(usage(200, "5.00", 61 * 24, period="2026-01-01T00:00:00Z"), complete_hour=FIRST_HOUR + 93 * 24)
+    with read(world.engine) as connection:
+        (last,) = [one for one in acts.of_kind(connection, acts.INVOICE) if one.content["previous"]]
+        act = InvoiceAct(**{name: last.content[name] for name in InvoiceAct.__dataclass_fields__})
+        loaded = invoicing.documents_of(connection, replace(act, since_period="2025-12-01T00:00:00Z"))
+    assert len(loaded) == 28 + 1 + 2  # December's usage, January's, and two invoices
+    (line,) = run(world, history)
+    assert line.net == "5.00"
+    stored, made = act_check.stored_and_made(world.engine)
+    assert stored == made
 
 
 def test_acts_hold_everything_their_documents_follow_from(world: World) -> None:

@@ -98,6 +98,9 @@ class FaultyAdapter:
     def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
         return self._inner.reverse(entry, posting)
 
+    def sweep(self) -> int:
+        return self._inner.sweep()
+
     def read_back(self, window: Window) -> Iterator[ErpEntry]:
         return self._inner.read_back(window)
 
