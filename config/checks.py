@@ -19,6 +19,7 @@ from config.problems import plain_errors
 from config.revision import Configuration, Rules
 from config.yaml_source import Location
 from core.currencies import is_known
+from core.reasons import RESERVED_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def check(subject: Draft | Configuration) -> list[Finding]:
     draft = Draft.of(subject) if isinstance(subject, Configuration) else subject
     return [
         *_duplicates(draft),
+        *_meters(draft),
         *_plans(draft),
         *_entities(draft),
         *_customers(draft),
@@ -101,6 +103,13 @@ def repeated(base: Location, ids: Mapping[int, object]) -> Iterator[Finding]:
         if name in seen:
             yield Finding((*base, index, "id"), f"the id {name!r} is used twice", "ids are unique in their list")
         seen.add(name)
+
+
+def _meters(draft: Draft) -> Iterator[Finding]:
+    for index, meter in draft.meters.items():
+        if meter.event_type.startswith(RESERVED_TYPES):
+            hint = "events of these types steer meterbridge itself and are never metered"
+            yield Finding(("meters", index, "event_type"), f"{meter.event_type!r} is a reserved type", hint)
 
 
 def _plans(draft: Draft) -> Iterator[Finding]:

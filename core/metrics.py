@@ -61,6 +61,8 @@ OUTBOX = Gauge("meterbridge_outbox_documents", "Documents in the outbox by state
 POST_ATTEMPTS = Counter("meterbridge_post_attempts_total", "Posting attempts by outcome.", ["adapter", "outcome"])
 # Gauge: groups in which two accounts differ, by identity, as the last scheduled reconciliation found them.
 RECONCILE_BREAKS = Gauge("meterbridge_reconcile_breaks", "Groups that differ.", ["identity"])
+# Gauge: events that sources say they sent (control totals) and that were not there, at the last scheduled run.
+CONTROL_MISSING = Gauge("meterbridge_control_missing_events", "Events that sources sent and that did not arrive.")
 # Gauge: Unix time at which the last scheduled reconciliation began.
 RECONCILE_LAST_RUN = Gauge("meterbridge_reconcile_last_run_timestamp_seconds", "Start of the last reconciliation.")
 # Gauge: Unix time at which one last came to a result, whatever it was.

@@ -27,5 +27,11 @@ UNMETERED: Final = "unmetered"
 VOID_TYPE: Final = "meterbridge.void"
 """CloudEvent type that takes one earlier event back (design 2.4)."""
 
+CONTROL_TYPE: Final = "meterbridge.control"
+"""CloudEvent type by which a source says how much it sent in an hour. Never metered."""
+
+RESERVED_TYPES: Final = "meterbridge."
+"""How the types that are for us begin: no meter may use one."""
+
 RAW_BYTES_MAX: Final = 64 * 1024
 """Rejected raw bytes are kept up to this length; a cut is said in the row's detail."""

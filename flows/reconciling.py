@@ -23,6 +23,7 @@ import structlog
 from config.settings import ReconcileSettings
 from core.clock import Clock
 from core.metrics import (
+    CONTROL_MISSING,
     RECONCILE_BREAKS,
     RECONCILE_FAILURES,
     RECONCILE_LAST_RUN,
@@ -30,6 +31,7 @@ from core.metrics import (
     RECONCILE_SECONDS,
 )
 from flows.supervise import die_with_parent
+from queries.reconcile_control import NAME as CONTROL_CHECK
 
 log = structlog.get_logger()
 
@@ -114,6 +116,7 @@ class Schedule:
         for name, breaks in counted.items():
             RECONCILE_BREAKS.labels(name).set(breaks)
         self._shown = set(counted)
+        CONTROL_MISSING.set(_missing_events(report["checks"]))
         for check in report["checks"]:
             if check["broken"]:
                 log.error(
@@ -138,6 +141,18 @@ class Schedule:
         unfinished = self._path.with_suffix(".json.new")
         unfinished.write_bytes(orjson.dumps(plain, option=orjson.OPT_INDENT_2))
         unfinished.replace(self._path)
+
+
+def _missing_events(checks: list[dict[str, Any]]) -> int:
+    """Return how many events sources say they sent that did not come, as far as breaks were kept."""
+    differences = (
+        int(found["difference"])
+        for check in checks
+        if check["name"] == CONTROL_CHECK
+        for found in check["breaks"]
+        if found["where"]["compared"] == "events"
+    )
+    return sum(difference for difference in differences if difference > 0)
 
 
 def last_result(state_dir: Path) -> dict[str, Any] | None:

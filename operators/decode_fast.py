@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from core import digests
-from core.reasons import VOID_TYPE
+from core.reasons import CONTROL_TYPE, VOID_TYPE
 from operators.decode_entries import Lines
 from operators.decode_plan import ATTRIBUTE_CHARS_MAX, BLOCK_LINES, NESTING_MAX, SUBJECT_CHARS_MAX, RevisionPlan
 from operators.decode_times import NO_TIME, times_us
@@ -172,7 +172,7 @@ def _event_times_us(times: list[str | None], entry_ms: npt.NDArray[np.int64]) ->
 
 def _good_attributes(frame: pl.DataFrame, *, may_hold_controls: bool) -> Mask:
     """Tell which events have attributes of a length that is right in any encoding, without control characters."""
-    checks: list[pl.Expr] = [pl.col("type") != VOID_TYPE]
+    checks: list[pl.Expr] = [pl.col("type") != VOID_TYPE, pl.col("type") != CONTROL_TYPE]
     for name in ("source", "id", "type", "subject"):
         longest = SUBJECT_CHARS_MAX if name == "subject" else ATTRIBUTE_CHARS_MAX
         checks.append(pl.col(name).str.len_bytes().is_between(1, longest))

@@ -10,6 +10,7 @@ import polars as pl
 from config.meters import TAKES_VOIDS, Aggregation, Meter
 from config.revision import Revision, Rules
 from core.frames import EVENT_SCHEMA, QUANTITY
+from core.reasons import CONTROL_TYPE
 
 Path = tuple[str, ...]
 """Keys from `data` down to the property."""
@@ -99,7 +100,8 @@ class RevisionPlan:
         by_type: dict[str, list[MeterPlan]] = defaultdict(list)
         self.meters = tuple(MeterPlan.of(meter) for meter in revision.configuration.meters)
         for meter, plan in zip(revision.configuration.meters, self.meters, strict=True):
-            by_type[meter.event_type].append(plan)
+            if meter.event_type != CONTROL_TYPE:  # never metered
+                by_type[meter.event_type].append(plan)
         self.meters_by_type: dict[str, tuple[MeterPlan, ...]] = {
             event_type: tuple(plans) for event_type, plans in by_type.items()
         }

@@ -32,7 +32,8 @@ from core.quantities import (
     scaled_of_json_number,
     scaled_of_text,
 )
-from core.reasons import VOID_TYPE, Reason
+from core.reasons import CONTROL_TYPE, VOID_TYPE, Reason
+from operators.decode_control import control_totals
 from operators.decode_plan import (
     ATTRIBUTE_CHARS_MAX,
     NESTING_MAX,
@@ -116,6 +117,9 @@ def _decode(raw: bytes, entry_ms: int, plan: RevisionPlan) -> Accepted:
         columns["sign"] = -1
         columns["usage_time_us"] = None if original.time is None else _known_time_us(original.time)
         columns["void_content"] = digests.void_content(envelope.source, envelope.id, envelope.digest())
+    if envelope.type == CONTROL_TYPE:
+        _check_control(envelope)
+        return Accepted(columns, ())
     exceptions = _meter(metered, plan, columns, is_void=original is not None)
     return Accepted(columns, exceptions)
 
@@ -296,9 +300,18 @@ def _original(void: _Envelope) -> _Envelope:
         _refuse("invalid_field", f"data is not a valid event: {rejected.detail}")
     if original.type == VOID_TYPE:
         _refuse("invalid_field", "data is a void; a void cannot be taken back")
+    if original.type == CONTROL_TYPE:
+        _refuse("invalid_field", "data is a control total; send the right one instead, the newest counts")
     if original.subject != void.subject:
         _refuse("invalid_field", "subject differs from the original's subject")
     return original
+
+
+def _check_control(event: _Envelope) -> None:
+    try:
+        control_totals(event.compact_data)
+    except ValueError as error:
+        _refuse("invalid_field", f"data: {error}")
 
 
 # --- meters ------------------------------------------------------------------------------------------------

@@ -195,6 +195,7 @@ def reconcile(
 ) -> Report:
     """Run every check over the span, and `more` behind them; `done` is told each one's name as it ends."""
     from queries import (  # noqa: PLC0415  # the checks use this module's types
+        reconcile_control,
         reconcile_documents,
         reconcile_facts,
         reconcile_intake,
@@ -206,6 +207,7 @@ def reconcile(
     modules: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (reconcile_intake, ()),
         (reconcile_kept, ()),
+        (reconcile_control, ("usage_events",)),
         (reconcile_facts, ("usage_facts",)),
         (reconcile_rated, ("usage_facts", "rated_usage")),
         (reconcile_documents, ("rated_usage", "financial_documents")),

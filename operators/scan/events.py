@@ -25,7 +25,10 @@ class Wanted(NamedTuple):
     names: npt.NDArray[np.uint8]
     """All texts below one behind the other; padded."""
     types: npt.NDArray[np.int64]
-    """By type: begin and size of its name, first property and the one behind its last."""
+    """By type: begin and size of its name, first property and the one behind its last.
+
+    The first is that of voids, the last that of control totals: both are read by others.
+    """
     properties: npt.NDArray[np.int64]
     """By property: first key of its path, the one behind the last, what it is read for (AS_TEXT, AS_QUANTITY)."""
     keys: npt.NDArray[np.int64]
@@ -91,7 +94,7 @@ def read(
             if not good or event_us > arrival_us + limits.future_us or event_us < arrival_us - limits.past_us:
                 continue
         number = _type_number(text, spans[TYPE, 0], spans[TYPE, 1], names, types)
-        if number == VOID:
+        if number == VOID or number == len(types) - 1:  # compiled  # the last one is that of control totals
             continue
         if number >= 0 and not properties_of(
             text,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from core.errors import InvariantViolation
-from core.reasons import VOID_TYPE
+from core.reasons import CONTROL_TYPE, VOID_TYPE
 from operators.decode_assemble import Decoded, Part
 from operators.decode_columns import Dimensions, Mask, dimensions_column, meter_columns, only
 from operators.decode_entries import Lines
@@ -223,7 +223,7 @@ def _uses(meters: tuple[MeterPlan, ...]) -> dict[Path, int]:
 
 
 def _wanted(types: tuple[str, ...], uses: tuple[dict[Path, int], ...]) -> Wanted:
-    """Return what is wanted in arrays; the first type is that of voids."""
+    """Return what is wanted in arrays; the first type is that of voids, the last that of control totals."""
     names: list[bytes] = []
 
     def place(name: str) -> tuple[int, int]:
@@ -239,6 +239,7 @@ def _wanted(types: tuple[str, ...], uses: tuple[dict[Path, int], ...]) -> Wanted
             property_rows.append((len(key_rows), len(key_rows) + len(path), use))
             key_rows.extend(place(key) for key in path)
         type_rows.append((*place(name), first, len(property_rows)))
+    type_rows.append((*place(CONTROL_TYPE), 0, 0))
     return Wanted(
         np.frombuffer(b"".join([*names, bytes(PADDING_BYTES)]), dtype=np.uint8),
         np.array(type_rows, dtype=np.int64).reshape(-1, 4),
