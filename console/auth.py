@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine
 from starlette.requests import Request
 
+from console.limits import RateLimiter, too_many
 from console.problems import Problem
 from console.stores import StorePool
 from core.clock import Clock
@@ -26,6 +27,8 @@ PERMISSIONS: Final[dict[str, frozenset[Permission]]] = {
 }
 
 COOKIE: Final = "meterbridge_session"
+WRONG_PER_S: Final = 5.0
+"""Unknown tokens that one address may try, on the long run: each costs the ledger a question."""
 REMEMBERED_S: Final = 5.0
 """A revoked token works at most that much longer."""
 _REMEMBERED_MAX: Final = 10_000
@@ -41,6 +44,7 @@ class Authenticator:
     def __init__(self, pool: StorePool, clock: Clock) -> None:
         self._pool, self._clock = pool, clock
         self._remembered: OrderedDict[bytes, tuple[float, Token | None]] = OrderedDict()
+        self._wrong = RateLimiter(WRONG_PER_S, clock)
 
     async def token_of(self, request: Request) -> Token:
         """Return who asks: by the header `Authorization: Bearer`, else by the session's cookie.
@@ -50,7 +54,8 @@ class Authenticator:
         header = request.headers.get("authorization")
         if header is not None:
             scheme, _, text = header.partition(" ")
-            token = await self.token_named(text.strip()) if scheme.lower() == "bearer" else None
+            address = request.client.host if request.client else ""
+            token = await self.token_named(text.strip(), address) if scheme.lower() == "bearer" else None
             if token is None:
                 detail = "the token is unknown, expired or revoked: make one by `meterbridge token create`"
                 raise Problem("unauthenticated", detail, headers=_CHALLENGE)
@@ -63,9 +68,20 @@ class Authenticator:
             check_origin(request)
         return token
 
-    async def token_named(self, text: str) -> Token | None:
-        """Return the token that this text is, if it is in force."""
-        return await self._remember(b"t" + text.encode(), lambda engine: tokens.verify(engine, text, self._clock.now()))
+    async def token_named(self, text: str, address: str) -> Token | None:
+        """Return the token that this text is, if it is in force.
+
+        :raises Problem: 429 if too many that are not known were tried from that address.
+        """
+        if not tokens.is_token(text):
+            return None
+        key = b"t" + text.encode()
+        if self._known(key) is None and (wait_s := self._wrong.wait_s(address)) > 0:
+            raise too_many("too many unknown tokens came from this address", wait_s)
+        token = await self._remember(key, lambda engine: tokens.verify(engine, text, self._clock.now()))
+        if token is None:
+            self._wrong.take(address)
+        return token
 
     async def token_of_session(self, request: Request) -> Token | None:
         """Return the token of the session's cookie, if both are in force."""
@@ -77,21 +93,30 @@ class Authenticator:
         )
 
     async def _remember(self, key: bytes, look_up: Lookup) -> Token | None:
-        digest = hashlib.sha256(key).digest()  # secrets are not kept in memory
-        found = self._remembered.get(digest)
-        if found is not None and self._clock.monotonic_s() - found[0] < REMEMBERED_S:
+        found = self._known(key)
+        if found is not None:
             token = found[1]
             return token if token is None or token.is_valid(self._clock.now()) else None
         token = await self._pool.ask_ledger(look_up)
+        digest = _digest(key)
         self._remembered[digest] = (self._clock.monotonic_s(), token)
         self._remembered.move_to_end(digest)
         if len(self._remembered) > _REMEMBERED_MAX:
             self._remembered.popitem(last=False)
         return token
 
+    def _known(self, key: bytes) -> tuple[float, Token | None] | None:
+        found = self._remembered.get(_digest(key))
+        return found if found is not None and self._clock.monotonic_s() - found[0] < REMEMBERED_S else None
+
     def forget(self) -> None:
         """Look everything up again: a session or token was ended here."""
         self._remembered.clear()
+
+
+def _digest(key: bytes) -> bytes:
+    """Return what stands for a secret: secrets themselves are not kept in memory."""
+    return hashlib.sha256(key).digest()
 
 
 def check_permission(token: Token, permission: Permission) -> None:

@@ -32,6 +32,19 @@ class RateLimiter:
 
     def take(self, key: str, cost: float = 1.0) -> float:
         """Take `cost` from the key's bucket; return 0, or after how many seconds there will be enough."""
+        bucket, full = self._filled(key)
+        missing = min(cost, full) - bucket.level
+        if missing > 0:
+            return missing / self._per_s
+        bucket.level -= cost
+        return 0.0
+
+    def wait_s(self, key: str, cost: float = 1.0) -> float:
+        """Return what `take` would, and take nothing."""
+        bucket, full = self._filled(key)
+        return max(0.0, min(cost, full) - bucket.level) / self._per_s
+
+    def _filled(self, key: str) -> tuple[_Bucket, float]:
         now_s, full = self._clock.monotonic_s(), max(1.0, self._per_s * BURST_S)
         bucket = self._buckets.get(key)
         if bucket is None:
@@ -42,11 +55,7 @@ class RateLimiter:
             self._buckets.move_to_end(key)
         bucket.level = min(full, bucket.level + (now_s - bucket.at_s) * self._per_s)
         bucket.at_s = now_s
-        missing = min(cost, full) - bucket.level
-        if missing > 0:
-            return missing / self._per_s
-        bucket.level -= cost
-        return 0.0
+        return bucket, full
 
 
 def check(limiter: RateLimiter, key: str, cost: float = 1.0) -> None:
@@ -56,9 +65,13 @@ def check(limiter: RateLimiter, key: str, cost: float = 1.0) -> None:
     """
     wait_s = limiter.take(key, cost)
     if wait_s > 0:
-        seconds = max(1, int(wait_s) + 1)
-        detail = f"the limit of this token is reached: ask again in {seconds} s"
-        raise Problem("too_many_requests", detail, headers={"Retry-After": str(seconds)})
+        raise too_many("the limit of this token is reached", wait_s)
+
+
+def too_many(what: str, wait_s: float) -> Problem:
+    """Return the answer 429 with the whole seconds after which to ask again."""
+    seconds = max(1, int(wait_s) + 1)
+    return Problem("too_many_requests", f"{what}: ask again in {seconds} s", headers={"Retry-After": str(seconds)})
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:

@@ -98,7 +98,7 @@ class StorePool:
     def history(self) -> History:
         """Return the configuration's revisions, at most HISTORY_S old. Blocks: call it on a thread.
 
-        :raises InvariantViolation: none is recorded yet.
+        :raises Problem: none is recorded yet.
         """
         with self._lock:
             known, fresh = self._history, self._clock.monotonic_s() - self._looked_at_s < HISTORY_S
@@ -106,8 +106,7 @@ class StorePool:
             return known
         found = revisions.load_history_if_changed(self.engine, known) or known
         if found is None:
-            message = "no configuration is recorded yet: run `meterbridge migrate`"
-            raise InvariantViolation(message)
+            raise _busy("no configuration is recorded yet: run `meterbridge migrate`")
         with self._lock:
             self._history, self._looked_at_s = found, self._clock.monotonic_s()
         return found

@@ -31,7 +31,7 @@ def session_routes(services: Services) -> list[Route]:
             check_origin(request)
             limits.check(tries, request.client.host if request.client else "")
             text = await _token_text(request)
-            token = await services.authenticator.token_named(text)
+            token = await services.authenticator.token_named(text, request.client.host if request.client else "")
         except Exception as error:
             problem = of_error(error)
             return _page(request, problem.detail, problem.status)

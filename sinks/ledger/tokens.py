@@ -121,6 +121,11 @@ def revoke(engine: Engine, token_id: str, *, actor: str, reason: str, now: datet
     return True
 
 
+def is_token(text: str) -> bool:
+    """Tell whether the text has a token's form."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def verify(engine: Engine, text: str, now: datetime) -> Token | None:
     """Return the token that this text is, if it is in force."""
     match = _TOKEN.fullmatch(text)
