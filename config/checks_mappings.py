@@ -14,12 +14,15 @@ NAMED_MAX = 5
 
 def mappings(draft: Draft, entity: Entity, base: Location) -> Iterator[Finding]:
     """Report mappings that contradict each other or the grain, and (as warnings) values in use that they lack."""
-    used = values_used(entity.id, draft.customers.values(), {plan.id: plan for plan in draft.plans.values()})
+    found = entity.erp.mappings
+    used: dict[str, set[str]] = {}
+    if found.dimensions is not None or found.taxes is not None:  # customers may be many
+        used = values_used(entity.id, draft.customers.values(), {plan.id: plan for plan in draft.plans.values()})
     where: Location = (*base, "mappings")
     yield from _dimensions(entity, used, where)
     yield from _taxes(entity, used, (*base, "options", "taxes"), where)
-    known = {customer.id for customer in draft.customers.values()}
-    for name in entity.erp.mappings.customers:
+    known = {customer.id for customer in draft.customers.values()} if found.customers else set()
+    for name in found.customers:
         if name not in known and not draft.is_broken("customers", name):
             message = f"there is no customer {name!r}"
             yield Finding((*where, "customers", name), message, "use the id of one of the customers")
