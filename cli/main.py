@@ -10,6 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from cli.context import Context, context, start
+from core.collector import loading
 from core.errors import ConfigError, FatalError, InvalidRequest, MeterbridgeError
 
 
@@ -102,7 +103,8 @@ def load_command(name: str) -> Any:
     entry = COMMANDS[name]
     module, _, attribute = entry.target.partition(":")
     try:
-        target = getattr(importlib.import_module(module), attribute)
+        with loading():
+            target = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         message = (
             f"the command {name} needs the package {error.name}, which is not installed:"

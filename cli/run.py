@@ -11,6 +11,7 @@ import typer
 from cli.context import context
 from cli.output import emit
 from cli.supervised import again_without
+from core.collector import loading
 
 if TYPE_CHECKING:
     from cli.context import Context
@@ -36,7 +37,8 @@ def run(
 
     cli = context()
     threads.limit(cli.settings.flow.workers)
-    from flows import runtime  # noqa: PLC0415
+    with loading():
+        from flows import runtime  # noqa: PLC0415
 
     cluster = runtime.Cluster(tuple(part for part in addresses.split(";") if part), process_id)
     ending = runtime.run(

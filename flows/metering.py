@@ -23,6 +23,7 @@ from bytewax.outputs import FixedPartitionedSink
 from config.period_closes import ClosesAt, none_recorded
 from config.revision import History
 from config.settings import Settings
+from core.collector import loading
 from core.shard_keys import CUSTOMER_KEYS, ID_KEYS, TENANT_KEYS
 from flows import routing, steps
 from flows.keyed import Build, KeyedStep
@@ -146,8 +147,9 @@ def rate_builder(settings: Settings, history: History, closes_at: ClosesAt) -> B
 
 def production_sinks(settings: Settings, stop: threading.Event) -> tuple[SinkFactory, Any]:
     """Return the ClickHouse sink factory and the outbox sink of a real run."""
-    from sinks.clickhouse.sink import ClickHouseSink  # noqa: PLC0415
-    from sinks.outbox import OutboxSink  # noqa: PLC0415
+    with loading():
+        from sinks.clickhouse.sink import ClickHouseSink  # noqa: PLC0415
+        from sinks.outbox import OutboxSink  # noqa: PLC0415
 
     tables = partial(ClickHouseSink, settings=settings, stop=stop, partitions=settings.flow.workers)
     senders = CUSTOMER_KEYS[: settings.flow.customer_shards]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from xxhash import xxh3_64_hexdigest
 
+from core.collector import loading
 from operators.decode_plan import RevisionPlan
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ class Compiled:
         if self._failed or not (at_once or (lines >= LINES_MIN and self._lines >= LINES_BEFORE)):
             return None
         try:
-            _keep_in(self._directory)
-            from operators.scan import scanner  # noqa: PLC0415
+            with loading():
+                _keep_in(self._directory)
+                from operators.scan import scanner  # noqa: PLC0415
 
-            made = scanner.Scanner(plan)
-            scanner.prove(made, plan)
+                made = scanner.Scanner(plan)
+                scanner.prove(made, plan)
         except Exception as error:  # numba is absent, or does not run here: nothing depends on it
             self._failed = True
             log.info("Events are decoded without compiled code, with the same results.", cause=str(error))
