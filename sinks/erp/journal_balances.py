@@ -16,9 +16,10 @@ def balances(books: Path) -> dict[tuple[str, str], Decimal]:
     totals: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     with localcontext(prec=DIGITS):
         for path in sorted(books.rglob("[0-9]*.beancount")):
-            for entry in read_entries(path.read_text(encoding="utf-8")):
-                for account, amount in entry.lines:
-                    totals[account, entry.currency] += amount
+            with path.open(encoding="utf-8") as file:
+                for entry in read_entries(file):
+                    for account, amount in entry.lines:
+                        totals[account, entry.currency] += amount
     return dict(totals)
 
 
@@ -27,8 +28,9 @@ def all_balances(books: Path) -> dict[tuple[str, str], Decimal]:
     totals: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     with localcontext(prec=DIGITS):
         for path in sorted(books.rglob("[0-9]*.beancount")):
-            for leg in read_legs(path.read_text(encoding="utf-8")):
-                totals[leg.account, leg.currency] += leg.amount
+            with path.open(encoding="utf-8") as file:
+                for leg in read_legs(file):
+                    totals[leg.account, leg.currency] += leg.amount
     return dict(totals)
 
 
@@ -39,7 +41,8 @@ def customer_balances(
     totals: dict[tuple[str, str, str], Decimal] = defaultdict(Decimal)
     with localcontext(prec=DIGITS):
         for path in sorted(books.rglob("[0-9]*.beancount")):
-            for leg in read_legs(path.read_text(encoding="utf-8")):
-                if leg.account in accounts and (until is None or leg.posting_date <= until):
-                    totals[leg.account, leg.currency, leg.customer] += leg.amount
+            with path.open(encoding="utf-8") as file:
+                for leg in read_legs(file):
+                    if leg.account in accounts and (until is None or leg.posting_date <= until):
+                        totals[leg.account, leg.currency, leg.customer] += leg.amount
     return dict(totals)

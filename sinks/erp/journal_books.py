@@ -2,15 +2,16 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Final
 
 from core import faults
 from core.errors import InvariantViolation, Unreachable
-from sinks.erp.journal_format import number_text, quote, read_entries
+from sinks.erp.journal_format import ReadEntry, number_text, quote, read_entries
+from sinks.erp.journal_index import KeyIndex, Place
 from sinks.erp.port import ErpEntry
 
 _DAY = re.compile(r"^(\d{4}-\d{2}-\d{2})\.beancount$")
@@ -19,22 +20,13 @@ _HEAD: Final = ";; Written by Meterbridge. Entries are only ever added; do not e
 MAIN: Final = "main.beancount"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a key is booked."""
-
-    number: int
-    digest: str
-    day: date
-
-
 class Books:
     """Day files, the main file, and the index rebuilt from them when they changed under us."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._signatures: dict[date, tuple[int, int, int]] = {}
-        self._index: dict[str, tuple[Place, ...]] = {}
+        self._index = KeyIndex()
         self._accounts: dict[str, str] = {}
         self._opened: set[str] = set()
         self._included: set[date] = set()
@@ -56,11 +48,11 @@ class Books:
 
     def find(self, key: str) -> tuple[Place, ...]:
         """Return where a key is booked; more than one place is an alarm for the caller."""
-        return self._index.get(key, ())
+        return self._index.find(key)
 
     def read(self, day: date) -> Iterator[ErpEntry]:
         """Read one day's entries."""
-        for entry in read_entries(self.path(day).read_text(encoding="utf-8")):
+        for entry in self._entries(day):
             number = number_text(entry.number)
             yield ErpEntry(entry.key, number, entry.digest, entry.currency, entry.posting_date, entry.lines)
 
@@ -75,9 +67,9 @@ class Books:
             return
         self._remove_temporaries()
         self._index.clear()
-        self.number_last = 0
         for day in sorted(found):
-            self._learn(day)
+            self._index.add(day, ((entry.key, entry.number, entry.digest) for entry in self._entries(day)))
+        self.number_last = self._index.number_last()
         self._signatures = found
         self._read_main()
         if found.keys() != self._included:
@@ -94,24 +86,27 @@ class Books:
         status = path.stat()
         return status.st_ino, status.st_size, status.st_mtime_ns
 
-    def _learn(self, day: date) -> None:
-        for entry in read_entries(self.path(day).read_text(encoding="utf-8")):
-            self._note(entry.key, Place(entry.number, entry.digest, day))
+    def _entries(self, day: date) -> Iterator[ReadEntry]:
+        """Read one day's entries, a few at a time: a file that is replaced meanwhile is read as it was."""
+        with self.path(day).open(encoding="utf-8") as file:
+            yield from read_entries(file)
 
-    def _note(self, key: str, place: Place) -> None:
-        self._index[key] = (*self._index.get(key, ()), place)
-        self.number_last = max(self.number_last, place.number)
-
-    def append(self, day: date, text: str, entries: Iterable[tuple[str, int, str]]) -> None:
+    def append(self, day: date, text: str, entries: Sequence[tuple[str, int, str]]) -> None:
         """Extend a day's file: a new file with the old and the new text takes its place in one step."""
         path = self.path(day)
-        before = path.read_bytes() if day in self._signatures else _HEAD.encode()
-        if not before.endswith(b"\n\n"):
-            before += b"\n\n"  # a hand edit took the empty line away; entries need it between them
-        self._replace(path, before + text.encode())
+        known = path if day in self._signatures else None
+        gap = b"" if known is None or self._ends_well(known) else b"\n\n"  # a hand edit took the empty line away
+        self._replace(path, (_HEAD.encode() if known is None else gap) + text.encode(), known)
         self._signatures[day] = self._signature(path)
-        for key, number, digest in entries:
-            self._note(key, Place(number, digest, day))
+        self._index.add(day, entries)
+        self.number_last = max(self.number_last, *(number for _, number, _ in entries))
+
+    @staticmethod
+    def _ends_well(path: Path) -> bool:
+        """Tell whether a file ends with an empty line: entries need one between them."""
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 2))
+            return file.read() == b"\n\n"
 
     def open_accounts(self, accounts: Mapping[str, str]) -> None:
         """Make sure main opens these accounts (name to the ERP's code), before an entry names them."""
@@ -162,14 +157,19 @@ class Books:
             for path in self._directory.glob(pattern):
                 path.unlink(missing_ok=True)
 
-    def _replace(self, path: Path, content: bytes) -> None:
-        """Write beside, sync, rename, sync the directory: a reader sees the old file or the new one."""
+    def _replace(self, path: Path, content: bytes, before: Path | None = None) -> None:
+        """Write beside, sync, rename, sync the directory: a reader sees the old file or the new one.
+
+        :param before: a file whose content comes first; the kernel copies it, it never is in our memory.
+        """
         made = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         if made:
             _sync_directory(path.parent.parent)
         temporary = path.parent / f".{path.name}.tmp"
-        with temporary.open("wb") as file:
+        if before is not None:
+            shutil.copyfile(before, temporary)
+        with temporary.open("wb" if before is None else "ab") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

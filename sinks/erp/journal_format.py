@@ -15,7 +15,7 @@ followed by an empty line. Only what this module writes is read back; comments a
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
@@ -133,10 +133,23 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "-", name.lower()) or "x"
 
 
-def read_entries(text: str) -> Iterator[ReadEntry]:
-    """Read entries back, in file order."""
-    for block in text.split("\n\n"):
-        rows = block.split("\n")
+def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield runs of lines without an empty one."""
+    rows: list[str] = []
+    for line in lines:
+        row = line.rstrip("\n")
+        if row:
+            rows.append(row)
+        elif rows:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def read_entries(lines: Iterable[str]) -> Iterator[ReadEntry]:
+    """Read entries back from lines, in file order."""
+    for rows in _blocks(lines):
         start = next((index for index, row in enumerate(rows) if _HEADER.match(row)), None)
         if start is None:
             continue
@@ -173,11 +186,12 @@ class Leg:
     customer: str = ""
 
 
-def read_legs(text: str) -> Iterator[Leg]:
-    """Read every leg with an amount, also of entries written by hand."""
+def read_legs(lines: Iterable[str]) -> Iterator[Leg]:
+    """Read every leg with an amount from lines, also of entries written by hand."""
     when, entry_customer = date.min, ""
     pending: Leg | None = None
-    for row in text.split("\n"):
+    for line in lines:
+        row = line.rstrip("\n")
         if match := _ANY_LEG.match(row):
             if pending is not None:
                 yield pending

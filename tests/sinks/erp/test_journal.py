@@ -221,7 +221,7 @@ def test_a_write_that_fails_is_unknown_then_found_out(tmp_path: Path, monkeypatc
     adapter = JournalAdapter(tmp_path)
     adapter.submit([posting(1)], "a")
 
-    def full(self: journal_books.Books, path: Path, content: bytes) -> None:
+    def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

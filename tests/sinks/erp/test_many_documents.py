@@ -14,6 +14,8 @@ from tests.sinks.ledger.samples import HOUR
 
 COUNT = 10_000
 HOURS = 10
+GROWN_KIB_MAX = 6_144
+"""A key, its digest and its place took a kilobyte each when the journal kept them in memory: 27 MiB."""
 
 
 @pytest.mark.slow
@@ -38,6 +40,33 @@ def test_none_is_lost_or_doubled(
         assert positive == total(Decimal(one.amount) for batch in made.values() for one in batch)
     with capsys.disabled():
         sys.stdout.write(f"\n{name}: {count:,} documents through 30 % faults in {took_s:.0f} s\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_posters_memory_is_flat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once it has warmed up on a tenth, the rest of 30,000 single postings takes no more memory."""
+    count, days = 30_000, 10
+    with ledger(tmp_path) as world:
+        for day in range(days):
+            made = documents(count // days, hour=HOUR + 24 * day)
+            world.book(*made, complete_hour=HOUR + 24 * day + 1)
+        del made
+        poster = world.poster(JournalAdapter(tmp_path / "books"), batch=100)
+        warm = 0
+        while (posted := world.states().get("POSTED", 0)) < count:
+            assert poster.pass_once()
+            warm = warm or (resident_kib() if posted >= count // days else 0)
+        grown_kib = resident_kib() - warm
+    with capsys.disabled():
+        sys.stdout.write(f"\nmemory over {count:,} postings grew by {grown_kib:,} KiB\n")
+    assert grown_kib < GROWN_KIB_MAX
+
+
+def resident_kib() -> int:
+    """Return the memory of this process that is not shared with files or paged out."""
+    text = Path("/proc/self/status").read_text()
+    return next(int(row.split()[1]) for row in text.splitlines() if row.startswith("RssAnon"))
 
 
 @pytest.mark.slow

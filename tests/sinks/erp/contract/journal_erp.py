@@ -150,7 +150,9 @@ class JournalErp(ErpUnderTest):
     def truth(self, keys: Sequence[str]) -> dict[str, list[TrueEntry]]:
         found: dict[str, list[TrueEntry]] = {one: [] for one in keys}
         for path in self._files():
-            blocks = [(one, block) for block in path.read_text().split("\n\n") for one in read_entries(block)]
+            blocks = [
+                (one, block) for block in path.read_text().split("\n\n") for one in read_entries(block.split("\n"))
+            ]
             for entry, block in blocks:
                 if entry.key in found:
                     sums: dict[str, Decimal] = {}
