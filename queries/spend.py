@@ -1,7 +1,8 @@
 """What a customer has spent in the running billing period, what it will come to, and where it stands in its tiers.
 
-To date: sums of rated rows, provisional ones of open hours included. Forecast: the quantity so far goes on at the same
-rate to the period's end, and the charge is priced as at its end.
+To date: sums of rated rows, provisional ones of open hours included. Forecast: what adds up as time passes (events,
+sums, levels over time) goes on at the same rate to the period's end, other quantities stay, and the charge is priced as
+at its end.
 """
 
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from queries.stores import Row, Stores
 _ZERO: Final = Decimal(0)
 _PLACES: Final = Decimal(1).scaleb(-12)
 _PRECISION: Final = 130
+_GROWING: Final = ("count", "sum", "weighted_sum")
+"""Aggregations whose quantity adds up as time passes; a maximum, a last value or a number of users does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,18 @@ class ContractSpend:
 
 
 def spend(
-    stores: Stores, customer: str, at: datetime, *, as_of: datetime | None = None, explained: bool = False
+    stores: Stores,
+    customer: str,
+    at: datetime,
+    *,
+    now: datetime | None = None,
+    as_of: datetime | None = None,
+    explained: bool = False,
 ) -> list[ContractSpend]:
     """Return the spend of a customer's contracts in the billing periods that hold `at`; contracts by their ids.
 
-    `as_of`: only what was booked before that time, under the configuration known then.
+    `now`: up to when there is usage, `at` if not given. `as_of`: only what was booked before that time, under the
+    configuration known then.
 
     :raises InvalidRequest: no such customer was configured then.
     """
@@ -101,7 +111,7 @@ def spend(
     for contract in sorted(revision.customers[customer].contracts, key=lambda one: one.id):
         timeline = index_of(revision).timelines[customer, contract.id]
         if contract.from_ <= at and (contract.to is None or at < contract.to):
-            found.append(_contract(stores, revision, timeline, at, as_of, explained=explained))
+            found.append(_contract(stores, revision, timeline, at, as_of, now or at, explained=explained))
     return found
 
 
@@ -111,6 +121,7 @@ def _contract(
     timeline: ContractTimeline,
     at: datetime,
     as_of: datetime | None,
+    now: datetime,
     *,
     explained: bool,
 ) -> ContractSpend:
@@ -118,8 +129,9 @@ def _contract(
     start, end = billing_period(contract.billing_period, contract.from_, at)
     terms = timeline.at(first_minute(at.replace(second=0, microsecond=0)))[2]
     to_date = _to_date(stores, timeline, start, at, as_of)
-    elapsed = _elapsed(timeline, terms, start, end, min(at, as_of or at))
-    charges = list(_charges(timeline, terms, to_date, elapsed, (start, end), explained=explained))
+    elapsed = _elapsed(timeline, terms, start, end, min(now, as_of or now))
+    growing = frozenset(name for name, meter in revision.meters.items() if meter.aggregation in _GROWING)
+    charges = list(_charges(timeline, terms, to_date, elapsed, (start, end), growing, explained=explained))
     with localcontext() as context:
         context.prec = _PRECISION
         total = sum((one.amount for one in charges), _ZERO)
@@ -179,6 +191,7 @@ def _charges(
     to_date: dict[tuple[str, str], Row],
     elapsed: Fraction,
     period: tuple[datetime, datetime],
+    growing: frozenset[str],
     *,
     explained: bool,
 ) -> Iterator[ChargeSpend]:
@@ -189,7 +202,8 @@ def _charges(
             continue  # a row of a matrix that nobody used
         share = timeline.share(*period, terms.plan_version) if terms is not None else Fraction(1)
         version = terms.plan_version if terms is not None else 1
-        yield _priced(price.charge, price.price_row, version, row, elapsed, share, explained=explained)
+        rate = elapsed if price.charge.meter in growing else Fraction(1)
+        yield _priced(price.charge, price.price_row, version, row, rate, share, explained=explained)
     for (charge, price_row), row in rest.items():
         yield ChargeSpend(
             charge, price_row, row["metered"], "", int(row["version"]), row["q"], "", int(row["n"]), row["total"],
@@ -202,7 +216,7 @@ def _priced(
     price_row: str,
     version: int,
     row: Row | None,
-    elapsed: Fraction,
+    rate: Fraction,
     share: Fraction,
     *,
     explained: bool,
@@ -211,9 +225,9 @@ def _priced(
     explanation = explain(charge, quantity, events, final=False, share=share)
     priced = explanation.quantity_lines[-1].quantity if explanation.quantity_lines else None
     forecast, forecast_events = quantity, events
-    if elapsed:
-        forecast = _rounded(decimal_of(Fraction(quantity) / elapsed))
-        forecast_events = max(0, round(events / elapsed))
+    if rate:
+        forecast = _rounded(decimal_of(Fraction(quantity) / rate))
+        forecast_events = max(0, round(events / rate))
     return ChargeSpend(
         charge=charge.id,
         price_row=price_row,

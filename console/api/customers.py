@@ -153,12 +153,13 @@ async def get_spend(call: Call) -> Response:
     """
     asked: SpendParameters = call.parameters
     customer = call.path["customer"]
-    at = time_of("at", asked.at) or call.services.clock.now()
+    now = call.services.clock.now()
+    at = time_of("at", asked.at) or now
     as_of = time_of("as_of", asked.as_of)
 
     def ask(stores: Stores) -> list[ContractSpend]:
         check_customer(call, stores.history, customer)
-        return spend(stores, customer, at, as_of=as_of, explained=asked.explain)
+        return spend(stores, customer, at, now=now, as_of=as_of, explained=asked.explain)
 
     found = await call.services.pool.ask(ask)
     contracts = [asdict(one) for one in found]

@@ -37,12 +37,17 @@ def test_to_date_is_what_was_rated_and_grows_with_the_booked_time(finished: Fini
 
 def test_the_forecast_prices_the_period_at_the_same_rate(finished: Finished) -> None:
     stores = finished.stores
-    checked = 0
+    checked = stays = 0
+    meters = stores.history.latest.meters
     for customer in stores.history.latest.configuration.customers:
         for contract in spend(stores, customer.id, END):
             terms = contract.period_end - contract.period_start
             for charge in contract.charges:
-                if charge.model != "graduated" or not charge.quantity or charge.forecast_quantity is None:
+                if not charge.quantity or charge.forecast_quantity is None or charge.meter not in meters:
+                    continue
+                if meters[charge.meter].aggregation not in ("count", "sum", "weighted_sum"):
+                    assert charge.forecast_quantity == charge.quantity, "a maximum does not grow with time"
+                    stays += 1
                     continue
                 elapsed = Fraction((END - contract.period_start) / timedelta(microseconds=1)) / Fraction(
                     terms / timedelta(microseconds=1)
@@ -51,6 +56,16 @@ def test_the_forecast_prices_the_period_at_the_same_rate(finished: Finished) -> 
                 assert abs(Fraction(charge.forecast_quantity) - expected) < Fraction(1, 10**11)
                 checked += 1
     assert checked
+    assert stays
+
+
+def test_a_period_that_is_over_is_not_forecast(finished: Finished) -> None:
+    stores = finished.stores
+    for customer in stores.history.latest.configuration.customers:
+        for contract in spend(stores, customer.id, END, now=END + timedelta(days=60)):
+            assert contract.elapsed_percent == 100
+            for charge in contract.charges:
+                assert charge.forecast_quantity in (None, charge.quantity)
 
 
 def test_an_unknown_customer_is_said(finished: Finished) -> None:
