@@ -105,7 +105,9 @@ def ago(value: datetime | None, now: datetime) -> str:
     if value is None:
         return NOTHING
     gone = now - value
-    return f"in {duration(-gone)}" if gone < timedelta(0) else f"{duration(gone)} ago"
+    first, *rest = duration(abs(gone)).split(" ")
+    near = " ".join([first, *(rest if first == "1" else rest[:1])])  # the second unit matters behind a 1 only
+    return f"in {near}" if gone < timedelta(0) else f"{near} ago"
 
 
 def share(part: Decimal | int | None, whole: Decimal | int | None) -> str:

@@ -53,7 +53,7 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
     tenants = tenants_of(visit.token, [tenant] if tenant else [])
     zone = asked.zone(request)
     span_name = asked.choice(request, "span", tuple(_SPANS), "day")
-    newest = _newest(stores, meter, tenants) or now
+    newest = _newest(stores) or now
     begins, ends = asked.span(request, _next_hour(min(newest, now)), _SPANS[span_name], _LONGEST)
     window = asked.window(request) or _fitting(ends - begins)
     by = asked.choice(request, "by", (TENANT, *meter.group_by))
@@ -110,20 +110,23 @@ def _week_before(question: UsageQuestion) -> UsageQuestion:
     return replace(question, begins=question.begins - _WEEK, ends=question.ends - _WEEK)
 
 
-def _newest(stores: Stores, meter: Meter, tenants: Sequence[str] | None) -> datetime | None:
-    """Return the newest minute with usage, so that a page is not empty because events are a month old."""
-    found = stores.rows(
-        "SELECT max(usage_minute) AS newest, count() AS n FROM @usage_facts WHERE meter = {meter:String}"  # noqa: S608
-        + ("" if tenants is None else " AND tenant IN {tenants:Array(String)}"),
-        {"meter": meter.id} | ({} if tenants is None else {"tenants": list(tenants)}),
-    )
+def _newest(stores: Stores) -> datetime | None:
+    """Return the newest booked minute, so that a page is not empty because events are a month old.
+
+    Told by the parts' own minima and maxima, without reading rows: it is the column of the partitions.
+    """
+    found = stores.rows("SELECT max(booked_minute) AS newest, count() AS n FROM @usage_facts")
     return found[0]["newest"].replace(tzinfo=UTC) if int(found[0]["n"]) else None
 
 
 def _tenants(stores: Stores, allowed: Sequence[str] | None) -> list[str]:
     if allowed is not None:
         return sorted(allowed)
-    rows = stores.rows("SELECT DISTINCT tenant FROM @usage_facts ORDER BY tenant LIMIT {n:UInt32}", {"n": _TENANTS_MAX})
+    rows = stores.rows(
+        "SELECT DISTINCT tenant FROM @usage_facts ORDER BY tenant LIMIT {n:UInt32}"
+        " SETTINGS optimize_distinct_in_order = 1, optimize_read_in_order = 1",
+        {"n": _TENANTS_MAX},
+    )
     return [row["tenant"] for row in rows]
 
 
