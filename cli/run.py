@@ -2,8 +2,9 @@
 
 import threading
 import time
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import structlog
 import typer
@@ -83,6 +84,14 @@ def _beside(cli: "Context", stop: threading.Event, *, scheduled: bool) -> None:
         Schedule(settings, cli.settings.state_dir, run_once, SystemClock()).start(stop)
 
 
+READER: Final = {"stage": "reader"}
+
+
+def _moment(unix_s: float | None) -> str:
+    """Return the watermark as a time of the streams' ids; empty before the first."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds") if unix_s else ""
+
+
 def _report_progress(stop: threading.Event) -> None:
     """Log throughput, lag and watermark every ten seconds, as long as something moves."""
     from prometheus_client import REGISTRY  # noqa: PLC0415
@@ -100,6 +109,7 @@ def _report_progress(stop: threading.Event) -> None:
                     events=int(now),
                     events_per_s=round((now - before) / (now_s - since_s)),
                     lag_entries=int(total("meterbridge_lag_entries")),
+                    read_until=_moment(REGISTRY.get_sample_value("meterbridge_watermark_timestamp_seconds", READER)),
                 )
             before, since_s = now, now_s
 

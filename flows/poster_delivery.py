@@ -13,6 +13,7 @@ from core import faults, metrics
 from core.clock import Clock
 from core.errors import MeterbridgeError
 from flows.poster_held import ERP_REASONS, LOOK_AGAIN_FIRST_S, HeldDesk
+from flows.poster_log import shown, tell_waiting
 from flows.poster_outcomes import after_lookup, after_submit, name_of, says_nothing
 from flows.poster_pace import Breaker, TokenBucket, backoff_s
 from sinks.erp.port import ErpPort, NotSent, Outcome, Posting, Rejected, Throttled, Unknown
@@ -89,6 +90,7 @@ class Delivery:
         self.posted += sum(change.state == postings.POSTED for change in changes)
         self.held += sum(change.state == postings.HELD for change in changes)
         self.unclear += sum(change.state == postings.UNKNOWN for change in changes)
+        tell_waiting(self.entity.id, changes)
 
     def _recover(self) -> int:
         """Call SUBMITTED postings unknown: no call is under way now, so a process died in one."""
@@ -232,7 +234,7 @@ class Delivery:
             return 0
         attempt_id = f"{row.key}-{row.attempts + 1}"
         postings.begin_attempt(self.engine, self.lease, [row], attempt_id, self.clock.now())
-        outcomes = self._guarded(lambda: [self.adapter.reverse(found[0], row.posting)], 1)
+        outcomes = self._guarded(lambda: [self.adapter.reverse(found[0], row.posting)], [row.key])
         return self._record([row], outcomes)
 
     def _backoff_s(self, rows: Sequence[Stored]) -> float:
@@ -240,16 +242,23 @@ class Delivery:
         return backoff_s(1 + max(row.attempts for row in rows), self.chance)
 
     def _call(self, batch: Sequence[Posting], attempt_id: str) -> list[Outcome]:
-        return self._guarded(lambda: self.adapter.submit(batch, attempt_id), len(batch))
+        return self._guarded(lambda: self.adapter.submit(batch, attempt_id), [posting.key for posting in batch])
 
-    def _guarded(self, call: Callable[[], list[Outcome]], count: int) -> list[Outcome]:
+    def _guarded(self, call: Callable[[], list[Outcome]], keys: Sequence[str]) -> list[Outcome]:
         """Call the adapter; whatever goes wrong inside it leaves the outcome unknown, never good."""
+        count = len(keys)
         try:
             outcomes = call()
         except MeterbridgeError as error:
             return [Unknown(str(error)) for _ in range(count)]
         except Exception as error:
-            log.exception("The adapter failed while submitting; the postings are looked up.", adapter=self.adapter.name)
+            log.exception(
+                "The adapter failed while submitting; the postings are looked up.",
+                adapter=self.adapter.name,
+                entity=self.entity.id,
+                postings=shown(keys),
+                count=count,
+            )
             return [Unknown(f"{type(error).__name__}: {error}") for _ in range(count)]
         if len(outcomes) != count:
             return [Unknown(f"the adapter gave {len(outcomes)} outcomes for {count} postings") for _ in range(count)]

@@ -33,6 +33,8 @@ BACKOFF_FIRST_S: Final = 0.05
 BACKOFF_S_MAX: Final = 5.0
 CAP_WAIT_S: Final = 0.02
 MS_PER_MINUTE: Final = 60_000
+POSITIONS_SHOWN_MAX: Final = 16
+"""Streams in one line of the log."""
 ITEM_BYTES_PER_EVENT: Final = 512
 ITEM_BYTES_MIN: Final = 1 << 20
 ITEM_BYTES_MAX: Final = 32 << 20
@@ -257,6 +259,8 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
         number = int(for_part.removeprefix("reader-"))
         names = [(index, name) for index, name in enumerate(redis.streams) if index % readers == number]
         state = restore(names, resume_state)
+        if not self._reading.read_only:
+            log.info("Reading begins behind these positions.", reader=for_part, positions=_positions(state))
         reader = MergedReader(
             state,
             redis,
@@ -292,3 +296,8 @@ class RedisStreamSource(FixedPartitionedSource[Item, dict[str, Any]]):
         """Return how many entries were read and not handed on, since the watermark is below them."""
         states = [cursor.state for reader in self._readers for cursor in reader.cursors]
         return sum(state.read_count - state.emitted_count for state in states)
+
+
+def _positions(state: ReaderState) -> dict[str, str]:
+    """Return the entry ids that the first streams were read up to, for the log."""
+    return {one.name: f"{one.emitted[0]}-{one.emitted[1]}" for one in state.streams[:POSITIONS_SHOWN_MAX]}
