@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from config.journal_rules import Past, refusals
+from config.periods import billing_period
 from config.price_corrections import PriceCorrection
 from config.revision import Configuration, Revision
 from core.errors import ConfigError
@@ -63,22 +64,34 @@ def with_corrections(
     return configuration.model_copy(update={"price_corrections": (*latest.price_corrections, *added)})
 
 
-def corrected_from(configuration: Configuration, known_from_ms: int) -> datetime:
-    """Return the earliest `from` of a price correction that is known from that time: rating knows what came after."""
-    days = timedelta(days=configuration.rules.too_old_days + CORRECTED_DAYS)
-    return _EPOCH + timedelta(milliseconds=known_from_ms) - days
+def settled(configuration: Configuration, plan: str, begins: datetime, known_from_ms: int) -> str:
+    """Return which billing period, corrected from `begins` on, rating does not know any more at that time; "" if none.
+
+    Of each contract the first period that begins at or after it ends earliest.
+    """
+    limit = _EPOCH + timedelta(milliseconds=known_from_ms, days=-(configuration.rules.too_old_days + CORRECTED_DAYS))
+    for customer in configuration.customers:
+        for contract in customer.contracts:
+            if contract.plan != plan or (contract.to is not None and contract.to <= begins):
+                continue
+            start, end = billing_period(contract.billing_period, contract.from_, max(begins, contract.from_))
+            if start < begins:
+                start, end = billing_period(contract.billing_period, contract.from_, end)
+            if end < limit:
+                return f"that of {customer.id}/{contract.id} from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+    return ""
 
 
 def _check_reach(latest: Configuration, configuration: Configuration, known_from_ms: int) -> None:
     known = {one.id for one in latest.price_corrections}
-    earliest = corrected_from(configuration, known_from_ms)
-    late = [one for one in configuration.price_corrections if one.id not in known and one.from_ < earliest]
-    if late:
-        raise ConfigError(
-            [
-                f"price correction {one.id} of plan {one.plan} from {one.from_:%Y-%m-%d} is too late: what was booked"
-                f" before {earliest:%Y-%m-%d} is settled. hint: `meterbridge rerate --withdraw {one.id} --reason TEXT`,"
-                " and approve one from a later date"
-                for one in late
-            ]
-        )
+    problems = []
+    for one in configuration.price_corrections:
+        period = "" if one.id in known else settled(configuration, one.plan, one.from_, known_from_ms)
+        if period:
+            problems.append(
+                f"price correction {one.id} of plan {one.plan} from {one.from_:%Y-%m-%d} is too late: the billing"
+                f" period {period} is settled. hint: `meterbridge rerate --withdraw {one.id} --reason TEXT`, and"
+                " approve one from a later date"
+            )
+    if problems:
+        raise ConfigError(problems)

@@ -16,7 +16,7 @@ import polars as pl
 from sqlalchemy import Engine
 
 from config.checks import check
-from config.journal import corrected_from
+from config.journal import settled
 from config.periods import billing_period
 from config.plan_file import plans_of
 from config.plans import Plan, PlanVersion
@@ -117,12 +117,11 @@ def _check_begins(engine: Engine, latest: Configuration, request: Request, now: 
         message = f"--from {request.begins:%Y-%m-%d %H:%M} is to come: give the plan a new version for that"
         raise InvalidRequest(message)
     watermark_ms = max(progress.watermark_ms(engine), progress.high_water_ms(engine))
-    earliest = corrected_from(latest, closes.next_hour_ms(to_ms(now), watermark_ms))
-    if request.begins < earliest:
+    period = settled(latest, request.plan, request.begins, closes.next_hour_ms(to_ms(now), watermark_ms))
+    if period:
         message = (
-            f"--from {request.begins:%Y-%m-%d} is too long ago: billing periods are settled once no late usage can"
-            f" reach them, here those that begin before {earliest:%Y-%m-%d %H:%M} UTC. Credit what is older by a"
-            " document of its own in the ERP"
+            f"--from {request.begins:%Y-%m-%d} is too long ago: a billing period is settled once no late usage can"
+            f" reach it, here {period}. Credit what is older by a document of its own in the ERP"
         )
         raise InvalidRequest(message)
 

@@ -23,6 +23,7 @@ from sinks.ledger import retention
 from sinks.ledger.retention import EVENTS, Expiration, Hold, first_of
 
 AUDIT: Final = "audit_log"
+_SIZE_LIMIT: Final = "max_partition_size_to_drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,9 @@ def _keep(stores: Stores, one: Due) -> tuple[int, str]:
 
 def _remove(stores: Stores, table: _Table, one: Due, held: Held) -> None:
     if not one.held:
-        stores.client.command(stores.resolved(f"ALTER TABLE @{table.name} DROP PARTITION {one.month}"))
+        # Servers refuse to drop what is larger than 50 GB, unless the statement says that it is meant.
+        sure = {_SIZE_LIMIT: 0} if stores.client.knows_setting(_SIZE_LIMIT) else {}
+        stores.client.command(stores.resolved(f"ALTER TABLE @{table.name} DROP PARTITION {one.month}"), settings=sure)
         return
     text = f"ALTER TABLE @{table.name} DELETE IN PARTITION {one.month} WHERE NOT {table.held}"
     stores.client.command(stores.resolved(text), held.parameters, {"mutations_sync": 2})

@@ -114,23 +114,23 @@ def close(
         return Outcome(period, [], found.summary["digests"], found, False, file)
     key = None if dry_run else signing_key(stores)
     findings, report = completeness(stores, period, done)
-    if report is None:
+    failed = [finding for finding in findings if not finding.holds]
+    acceptable = all(finding.acceptable and decision.accept for finding in failed)
+    if report is None or not (dry_run or acceptable):
         return Outcome(period, findings, {})
     name = f"{period.entity}/{period.accounting.name}/{now.isoformat()}"
     roots: dict[str, Root] = {}
-    failed = [finding for finding in findings if not finding.holds]
-    seals_now = key is not None and all(finding.acceptable and decision.accept for finding in failed)
     for part in PART_NAMES:
         own = roots[part] = root(part)
         leaves = part_leaves(stores, period.scope, part)
-        if seals_now:
-            sealed_leaves.keep(stores, name, part, own.take(leaves))
-        else:
+        if key is None:
             for _ in own.take(leaves):
                 pass
+        else:
+            sealed_leaves.keep(stores, name, part, own.take(leaves))
         done(part)
     parts = {part: own.plain() for part, own in roots.items()}
-    if not seals_now or key is None:
+    if key is None:
         return Outcome(period, findings, parts)
     content = _summary(stores, period, findings, report, roots, decision, now) | {"leaves": name}
     seal = _record(stores, period, content, key, decision, now)

@@ -87,7 +87,7 @@ def test_what_cannot_be_corrected_is_refused(plain: Deployment, tmp_path: Path) 
     path = _dearer(tmp_path)
     for said, more in (
         ("no plan 'pro'", {"plan": "pro"}),
-        ("too long ago", {"begins": TODAY - timedelta(days=80)}),
+        ("too long ago", {"begins": TODAY - timedelta(days=145)}),
         ("is to come", {"begins": TODAY + timedelta(days=40)}),
         ("which prices", {"prices": None}),
         ("which prices", {"prices": None, "plan_version": 7}),

@@ -5,11 +5,14 @@ from decimal import Decimal
 from typing import Any
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config.journal import next_revision, settled
 from config.price_corrections import CorrectedVersion, PriceCorrection, in_force, make
 from config.revision import History, Revision
+from core.errors import ConfigError
 from operators.document import documents
 from tests.operators.rate_support import DAY, HOUR0, JANUARY, LEAST, PER_TOKEN, Use, revision, run, short, version
 
@@ -84,6 +87,36 @@ def test_its_documents_name_the_correction_and_why() -> None:
         2,
     )
     assert (last.approval, int(last.total)) == ("", 1)
+
+
+def test_a_period_can_be_corrected_until_rating_forgets_it_and_no_longer_is_refused() -> None:
+    before = revision([version(PER_TOKEN)], rules=OPENED)
+    corrected = _correction(PER_TOKEN | {"unit_amount": "1"})
+    last = HOUR0 + JANUARY // 60 + (35 + 39) * 24
+    for known, booked in ((last, True), (last + 1, False)):
+        said = settled(before.configuration, "p", corrected.from_, known * 3_600_000)
+        assert (said == "") == booked
+        assert booked or said == "that of acme/c1 from 2024-01-01 to 2024-02-01"
+    # In the last hour in which it is allowed, whatever the time of the day, it is booked.
+    for known in range(last - 23, last + 1):
+        driver = run(History([before, _with(before, known, corrected)]), Use(0, 0, "4"), end=(known - HOUR0 + 2) * 60)
+        assert [row[3] for row in short(driver.rows())] == ["usage", "price_change"]
+
+
+def test_the_journal_carries_corrections_on_and_refuses_one_that_is_too_late() -> None:
+    first = revision([version(PER_TOKEN)], rules=OPENED)
+    files = first.configuration
+    corrected = _correction(PER_TOKEN | {"unit_amount": "1"})
+    early_ms = (HOUR0 + 40 * 24) * 3_600_000
+    second = next_revision([first], files, early_ms - 1, 0, [corrected])
+    assert second is not None
+    assert (second.known_from_ms, second.configuration.price_corrections) == (early_ms, (corrected,))
+    # The files know nothing of it, and it stays; approved again it is not journaled again.
+    assert next_revision([first, second], files, early_ms * 2, 0, [corrected]) is None
+    stored = Revision.parse(second.text, second.known_from_ms)
+    assert next_revision([first, stored], files, early_ms * 2, 0, [corrected]) is None
+    with pytest.raises(ConfigError, match=r"too late: the billing period that of acme/c1 .* --withdraw"):
+        next_revision([first], files, early_ms * 2, 0, [corrected])
 
 
 def test_a_later_revision_does_not_claim_an_earlier_correction() -> None:
