@@ -7,7 +7,7 @@ What happens if the process dies: each draft is one transaction; the next call f
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from sinks.erp.port import ErpEntry, ErpPort, NetLine, Posting
-from sinks.ledger import acts, audit, documents, tables
+from sinks.ledger import acts, audit, documents, seals, tables
 from sinks.ledger.adjustments import AdjustmentAct, adjustment_of, posting_of
 from sinks.ledger.amounts import exact
 from sinks.ledger.database import read, write
@@ -113,7 +113,7 @@ def _adjust(connection: Connection, row: Row[Any], entry: ErpEntry, now: datetim
     query = select(tables.documents.c.json).where(tables.documents.c.key.in_(posting.document_keys))
     texts = connection.execute(query.order_by(tables.documents.c.key)).scalars()
     sent = [orjson.loads(text) for text in texts]
-    day = entry.posting_date or posting.posting_date
+    day = _unsealed(connection, posting.entity, entry.posting_date or posting.posting_date)
     act = AdjustmentAct(
         documents=[one["key"] for one in sent],
         posting=posting.key,
@@ -143,6 +143,13 @@ def _adjust(connection: Connection, row: Row[Any], entry: ErpEntry, now: datetim
     audit.record(connection, at=now, actor=actor, action="adjust", subject=posting.key, reason=reason,
                  detail=f"{entry.number}: {made.total} {made.currency}, {act.changed_at}")  # fmt: skip
     return made.key, Decimal(made.total)
+
+
+def _unsealed(connection: Connection, entity: str, day: date) -> date:
+    """Return the day, or the first one of the next month that is not sealed: what is sealed never changes."""
+    while seals.find(connection, entity, f"{day:%Y-%m}") is not None:  # there are as many months as there are seals
+        day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return day
 
 
 def net_lines(posting: Posting, entry: ErpEntry) -> Sequence[NetLine]:

@@ -6,6 +6,9 @@ from zlib import crc32
 import pytest
 
 from tests.flows.harness import Deployment, deploy
+from tests.flows.poster_fixtures import any_world, world
+
+__all__ = ["any_world", "deployment", "world"]
 
 Deploy = Callable[..., Deployment]
 

@@ -1,7 +1,7 @@
 """The poster: grouping, holding, pacing, rivals, and what it tells ClickHouse."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -20,21 +20,6 @@ from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.erp.memory_erp import UNIQUE, MemoryErp
 from tests.sinks.ledger import samples
 from tests.sinks.ledger.samples import HOUR, SampleDocument, entity, key
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    is_lite = request.param == "sqlite"
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}" if is_lite else request.getfixturevalue("postgres_url"))
-    yield made
-    made.engine.dispose()
 
 
 def test_an_hour_is_one_posting_once_it_is_complete(any_world: World, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What people decide: approvals, reversals, closes; and what the poster makes of it."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -22,21 +21,6 @@ from sinks.ledger.reversal import Reversal, reverse
 from sinks.ledger.times import MS_PER_HOUR
 from tests.flows.poster_world import BY_CUSTOMER, START, World, many, postings_of
 from tests.sinks.ledger.samples import ACCOUNTS, HOUR, SampleDocument, entity, key
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    is_lite = request.param == "sqlite"
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}" if is_lite else request.getfixturevalue("postgres_url"))
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    yield made
-    made.engine.dispose()
 
 
 def approving(**approval: Any) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """The poster's state machine when answers are lost, late, refused, or the process dies."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,21 +12,6 @@ from sinks.ledger import leases
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.erp.memory_erp import UNIQUE, Died, MemoryErp
 from tests.sinks.ledger.samples import HOUR
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    is_lite = request.param == "sqlite"
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}" if is_lite else request.getfixturevalue("postgres_url"))
-    yield made
-    made.engine.dispose()
 
 
 @pytest.mark.parametrize("fault", ["lost", "dropped", "raises", "not_sent", "throttled", "job"])

@@ -1,13 +1,9 @@
 """The poster's limits: lines per posting, calls per second, an ERP that is away for days."""
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
-from pathlib import Path
-
-import pytest
 
 from core import metrics
 from sinks.erp.port import Capabilities, Idempotency
@@ -16,22 +12,6 @@ from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.erp.memory_erp import UNIQUE, MemoryErp
 from tests.sinks.ledger import samples
 from tests.sinks.ledger.samples import entity
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def any_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    is_lite = request.param == "sqlite"
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}" if is_lite else request.getfixturevalue("postgres_url"))
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    yield made
-    made.engine.dispose()
-
 
 PER_CUSTOMER = [{"id": f"c{n}", "subjects": [f"c{n}"], "erp": {"customer": f"CUST-{n}"}} for n in range(12)]
 

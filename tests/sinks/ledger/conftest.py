@@ -7,7 +7,10 @@ import pytest
 from sqlalchemy import Engine
 
 from sinks import ledger
+from tests.flows.poster_fixtures import any_world, world
 from tests.sinks.ledger import samples
+
+__all__ = ["any_world", "engine", "world"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,6 +1,5 @@
 """Roll-forwards of unbilled and deferred revenue tie with the ERP per customer, also where revenue is ratable."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,6 @@ from tests.sinks.ledger.test_invoices import ACCOUNTS, FIRST_HOUR, configured, f
 DAYS = 31 * 24
 LIABILITY = (deferred.LIABILITY,)
 RATABLE = ACCOUNTS | {"contract_liability": "2400", "subscription_revenue": "4002"}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    yield made
-    made.engine.dispose()
 
 
 def configure(world: World, accounts: dict[str, str], **posting: Any) -> History:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -22,7 +21,7 @@ from sinks.ledger import (
     tables,
 )
 from sinks.ledger.adjustments import OTHER, AdjustmentAct, adjustment_of
-from sinks.ledger.database import read
+from sinks.ledger.database import read, write
 from sinks.ledger.invoice_lines import RECEIVABLE
 from sinks.ledger.reversal import reverse
 from tests.flows.poster_world import World, postings_of
@@ -39,13 +38,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestErp]:
     made = RestErp("plain", tmp_path_factory.mktemp("rest"))
     yield made
     made.close()
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
-    yield made
-    made.engine.dispose()
 
 
 def person(server: RestErp, number: str, act: str, **amounts: str) -> None:
@@ -118,6 +110,21 @@ def test_what_was_changed_is_booked_once_and_invoiced_with_the_next_run(books: B
     assert books.reconcile() == []
     assert books.roll().closing == 0
     assert books.is_replayable()
+
+
+def test_an_adjustment_does_not_go_into_a_sealed_month(books: Books, server: RestErp) -> None:
+    sealed = dict.fromkeys(("digest", "previous", "key_id", "signature", "json", "actor", "reason"), "")
+    with write(books.world.engine) as connection:
+        for number, period in enumerate(("2025-11", "2025-12"), 1):
+            row = sealed | {"number": number, "entity": "US01", "accounting_period": period, "sealed_at_ms": 0}
+            connection.execute(tables.period_seals.insert().values(row))
+    person(server, books.invoice.number, "edit", _1150="-18.00", _1200="18.00")
+    person(server, books.invoice.number, "post")
+    assert books.reconcile() == []
+    with read(books.world.engine) as connection:
+        (made,) = connection.execute(select(tables.documents).where(tables.documents.c.kind == "adjustment")).all()
+    assert (made.accounting_period, made.posting_date) == ("2026-01", "2026-01-01")
+    assert orjson.loads(made.json)["original_period"] == "2025-12"
 
 
 def test_more_than_was_accrued_is_taken_off_the_next_invoice(books: Books, server: RestErp) -> None:

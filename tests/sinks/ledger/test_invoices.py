@@ -1,6 +1,6 @@
 """Invoices: every cent accrued is invoiced once, revenue stands once, and unbilled ends at 0.00."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -101,12 +101,9 @@ def configured(**invoicing_: Any) -> dict[str, Any]:
     return {"entities": [plain], "plans": PLANS, "customers": customers}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    is_lite = request.param == "sqlite"
-    made = World(f"sqlite:///{tmp_path / 'ledger.sqlite'}" if is_lite else request.getfixturevalue("postgres_url"))
-    yield made
-    made.engine.dispose()
+@pytest.fixture
+def world(any_world: World) -> World:
+    return any_world
 
 
 def configure(world: World, known_from_ms: int = 0, **invoicing_: Any) -> History:
