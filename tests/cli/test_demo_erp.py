@@ -70,7 +70,8 @@ def test_the_shipped_configuration_is_good_and_knows_the_generated_subjects() ->
     assert set(DEMO_SUBJECTS) - subjects == {"trial-anonymous"}
     (entity,) = found.configuration.entities
     assert entity.invoicing.grace == demo_erp.CUT_OFF < demo_erp.USAGE_AFTER
-    taxes = entity.erp.options["taxes"]
+    taxes = entity.erp.mappings.taxes
+    assert taxes is not None
     assert taxes["saas"] == f"Tax {demo_erp.TAX_RATE}"
     categories = {charge["accounting"]["tax_category"] for plan in found.configuration.plans
                   for version in plan.versions for charge in version.charges}  # fmt: skip
