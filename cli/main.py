@@ -53,6 +53,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "verify": Entry(
         "cli.verify:verify", "Replay the streams and compare; or prove that a sealed period did not change."
     ),
+    "replay": Entry(
+        "cli.replay:replay", "Rebuild facts, rated rows and documents from events into files, and compare."
+    ),
     "rebuild": Entry("cli.rebuild:rebuild", "Make lost or damaged working state again from the events."),
 }
 """All commands in the order of `--help`. The help text stands here too, so that listing imports nothing."""

@@ -9,7 +9,8 @@ Writes nothing but the scratch database and directory, which it removes at the e
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,6 +40,7 @@ from sources.trimmed import trimmed_until_ms
 MS_PER_MINUTE = 60_000
 MS_PER_HOUR = 3_600_000
 SAMPLES_MAX = 5
+ROWS_PER_PASS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,26 @@ def verify(
     :raises LockHeld: another `verify` works in the same scratch directory.
     :raises Unreachable: a server does not answer.
     """
-    replay = replay or Replay()
-    stop = stop or threading.Event()
+    scratch = scratch_settings(settings, replay or Replay(), scratch_name)
+    used_stop, used_clock = stop or threading.Event(), clock or SystemClock()
+
+    def run_of(watermark_ms: int) -> Run:
+        return Run(settings, scratch, watermark_ms, used_stop, used_clock, from_stored)
+
+    with proven(settings, scratch, run_of, progress_callback) as report:
+        return report
+
+
+@contextmanager
+def proven(
+    settings: Settings, scratch: Settings, run_of: Callable[[int], "Run"], progress_callback: Callable[[str], None]
+) -> Iterator[Report]:
+    """Prove into scratch stores that are there as long as this context; then they are removed.
+
+    :param run_of: gives the run for the watermark that the live books have reached.
+    :raises InvalidRequest: nothing was booked yet, or `migrate` was not run.
+    :raises LockHeld: another run works in the same scratch directory.
+    """
     live_ledger = ledger.connect(settings.ledger_url)
     try:
         ledger.check_ready(live_ledger)
@@ -153,11 +173,9 @@ def verify(
         if not watermark_ms:
             message = "nothing is booked yet: run `meterbridge run --drain` first"
             raise InvalidRequest(message)
-        scratch = scratch_settings(settings, replay, scratch_name)
-        with DirectoryLock(settings.state_dir / f"{scratch_name}.lock"):
-            run = Run(settings, scratch, watermark_ms, stop, clock or SystemClock(), from_stored)
+        with DirectoryLock(settings.state_dir / f"{scratch.state_dir.name}.lock"):
             try:
-                return prove(run, live_ledger, progress_callback)
+                yield prove(run_of(watermark_ms), live_ledger, progress_callback)
             finally:
                 drop_scratch(settings, scratch)
     finally:
@@ -185,7 +203,7 @@ def prove(run: Run, live_ledger: Engine, progress_callback: Callable[[str], None
     progress_callback("replaying the events")
     span = _replay(run, history, LedgerCloses(live_ledger, run.stop).at)
     progress_callback("comparing")
-    bounds = _bounds(watermark_ms, history.latest.rules.grace_s * 1000, span.stored_until_ms)
+    bounds = bounds_of(watermark_ms, history.latest.rules.grace_s * 1000, span.stored_until_ms)
     comparisons = _compare_tables(settings, scratch, bounds)
     comparisons.append(_compare_ledgers(live_ledger, scratch, bounds["hour"]))
     comparisons.append(_compare_digests("documents of acts", *act_check.stored_and_made(live_ledger)))
@@ -254,7 +272,9 @@ def _replay(run: Run, history: History, closes_at: ClosesAt) -> _Span:
         grace_s=history.latest.rules.grace_s,
         clock=run.clock,
     )
-    trimmed, until_ms = trimmed_until_ms(run.live.redis)
+    # What is archived stands for itself: then no stream has to be there.
+    alone = run.from_stored and not run.resumable
+    trimmed, until_ms = (0, 0) if alone else trimmed_until_ms(run.live.redis)
     until_ms = stored_until_ms(until_ms, run.watermark_ms, from_stored=run.from_stored)
     source: FixedPartitionedSource[Any, Any] = streams
     if until_ms:
@@ -296,7 +316,8 @@ def stored_until_ms(trimmed_until_ms: int, watermark_ms: int, *, from_stored: bo
     return min(until_ms, watermark_ms)
 
 
-def _bounds(watermark_ms: int, grace_ms: int, stored_until_ms: int) -> dict[str, int]:
+def bounds_of(watermark_ms: int, grace_ms: int, stored_until_ms: int) -> dict[str, int]:
+    """Return the parameters of the tables' conditions: what is sealed below the watermark."""
     return {
         "arrival_minute": watermark_ms // MS_PER_MINUTE,
         "minute": (watermark_ms - grace_ms) // MS_PER_MINUTE,
@@ -307,6 +328,7 @@ def _bounds(watermark_ms: int, grace_ms: int, stored_until_ms: int) -> dict[str,
 
 def _compare_tables(settings: Settings, scratch: Settings, parameters: dict[str, int]) -> list[Comparison]:
     comparisons = []
+    samples: list[list[str]]
     with connect(settings.clickhouse) as client:
         for table in TABLES:
             sides = [
@@ -314,14 +336,20 @@ def _compare_tables(settings: Settings, scratch: Settings, parameters: dict[str,
                 for database in (settings.clickhouse.database, scratch.clickhouse.database)
             ]
             counts = [_count(client, side, parameters) for side in sides]
-            only = [f"{sides[0]} EXCEPT {sides[1]}", f"{sides[1]} EXCEPT {sides[0]}"]
-            missing = [_count(client, query, parameters) for query in only]
-            samples: list[str] = []
-            for label, query, number in zip(("live", "replay"), only, missing, strict=True):
-                if number:
-                    rows = client.query(f"{query} LIMIT {SAMPLES_MAX}", parameters=parameters).result_rows
-                    samples.extend(f"only in {label}: {row}" for row in rows)
-            comparisons.append(Comparison(table.name, counts[0], counts[1], missing[0], missing[1], samples))
+            missing, samples = [0, 0], [[], []]
+            passes = -(-max(1, *counts) // ROWS_PER_PASS)
+            for remainder in range(passes):
+                # Each side is held in memory by turns: many rows are compared in parts, told apart by a hash.
+                part = f" AND cityHash64({table.columns}) % {passes} = {remainder}" if passes > 1 else ""
+                for place, other in ((0, 1), (1, 0)):
+                    query = f"{sides[place]}{part} EXCEPT {sides[other]}{part}"
+                    number = _count(client, query, parameters)
+                    missing[place] += number
+                    if number and len(samples[place]) < SAMPLES_MAX:
+                        rows = client.query(f"{query} LIMIT {SAMPLES_MAX}", parameters=parameters).result_rows
+                        samples[place].extend(f"only in {('live', 'replay')[place]}: {row}" for row in rows)
+            kept = [sample for side in samples for sample in side[:SAMPLES_MAX]]
+            comparisons.append(Comparison(table.name, counts[0], counts[1], missing[0], missing[1], kept))
     return comparisons
 
 

@@ -17,7 +17,10 @@ from operators.items import EVENT, MALFORMED, REFUSED, Marker, RawBatch
 from sinks.clickhouse.client import Client, connect, quoted
 from sources.redis_streams import RedisStreamSource
 
+MS_PER_MINUTE: Final = 60_000
 MS_PER_HOUR: Final = 3_600_000
+EVENTS_PER_READ: Final = 200_000
+"""So many are held at once, if no single minute has more."""
 
 _COLUMNS: Final = "toUnixTimestamp64Milli(ingest_time) AS ms, stream, entry_id, entry_index"
 
@@ -36,9 +39,8 @@ class Stored:
     item_events_max: int
 
     def batches(self) -> Iterator[RawBatch]:
-        """Yield all of them in position order, an hour of arrival at a time."""
-        for start in self._hours_ms():
-            end = min(start + MS_PER_HOUR, self.end_ms)
+        """Yield all of them in position order; whole minutes of arrival are held at a time, at most an hour."""
+        for start, end in self._spans_ms():
             rows = sorted([*self._accepted(start, end), *self._refused(start, end)], key=lambda row: row[:4])
             for place in range(0, len(rows), self.item_events_max):
                 yield _batch(rows[place : place + self.item_events_max])
@@ -46,14 +48,27 @@ class Stored:
     def _table(self, name: str) -> str:
         return f"{quoted(self.client.settings.database)}.{name}"
 
-    def _hours_ms(self) -> list[int]:
-        """Return the hours of arrival that have rows, before the end."""
-        text = " UNION DISTINCT ".join(
-            f"SELECT DISTINCT toUnixTimestamp(toStartOfHour(ingest_time)) * 1000 AS hour FROM {self._table(name)}"  # noqa: S608
+    def _spans_ms(self) -> Iterator[tuple[int, int]]:
+        """Yield spans of arrival that have rows, before the end, each with about EVENTS_PER_READ of them."""
+        text = " UNION ALL ".join(
+            f"SELECT intDiv(toUnixTimestamp64Milli(ingest_time), {MS_PER_MINUTE}) AS minute, count() AS rows"  # noqa: S608
+            f" FROM {self._table(name)} GROUP BY minute"
             for name in ("usage_events", "usage_rejects")
         )
-        hours = sorted(int(row[0]) for row in self.client.query(text).result_rows)
-        return [hour for hour in hours if hour < self.end_ms]
+        text = f"SELECT minute, sum(rows) FROM ({text}) GROUP BY minute ORDER BY minute"  # noqa: S608
+        begins = ends = rows = 0
+        for block in self.client.blocks(text):
+            for minute, count in block:
+                start = int(minute) * MS_PER_MINUTE
+                if rows and (rows + int(count) > EVENTS_PER_READ or start - begins >= MS_PER_HOUR):
+                    yield begins, min(ends, self.end_ms)
+                    rows = 0
+                if start >= self.end_ms:
+                    break
+                begins = begins if rows else start
+                ends, rows = start + MS_PER_MINUTE, rows + int(count)
+        if rows:
+            yield begins, min(ends, self.end_ms)
 
     def _read(self, text: str, start: int, end: int) -> Iterator[Sequence[Any]]:
         parameters = {"streams": list(self.streams), "start": start, "end": end}
