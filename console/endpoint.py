@@ -40,15 +40,23 @@ class Call:
         """Return the parameters of the path."""
         return self.request.path_params
 
+    async def raw_body(self) -> bytes:
+        """Return the body as it came.
+
+        :raises Problem: 413 or 408.
+        """
+        settings = self.services.settings.console
+        return await limits.read_body(self.request, settings.body_bytes_max, settings.request_s_max)
+
     async def body(self, kind: type[StructT]) -> StructT:
         """Return the JSON body, checked.
 
-        :raises Problem: 413, 415, or 400 naming the field.
+        :raises Problem: 408, 413, 415, or 400 naming the field.
         """
         media = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media != JSON:
             raise Problem("unsupported_media_type", f"send {JSON}, not {media or 'a body without a type'}")
-        raw = await limits.read_body(self.request, self.services.settings.console.body_bytes_max)
+        raw = await self.raw_body()
         try:
             return msgspec.json.decode(raw, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

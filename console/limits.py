@@ -1,5 +1,6 @@
 """Limits on what a token or an address may ask: buckets that fill with time, and the size of bodies."""
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -74,21 +75,26 @@ def too_many(what: str, wait_s: float) -> Problem:
     return Problem("too_many_requests", f"{what}: ask again in {seconds} s", headers={"Retry-After": str(seconds)})
 
 
-async def read_body(request: Request, bytes_max: int) -> bytes:
+async def read_body(request: Request, bytes_max: int, seconds_max: float) -> bytes:
     """Return the whole body.
 
-    :raises Problem: 413, as soon as it is known to be larger than `bytes_max`.
+    :raises Problem: 413, as soon as it is known to be larger than `bytes_max`; 408 if it takes longer to come.
     """
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > bytes_max:
         raise _too_large(bytes_max)
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > bytes_max:
-            raise _too_large(bytes_max)
-        parts.append(part)
+    try:
+        async with asyncio.timeout(seconds_max):
+            async for part in request.stream():
+                size += len(part)
+                if size > bytes_max:
+                    raise _too_large(bytes_max)
+                parts.append(part)
+    except TimeoutError:
+        headers = {"Connection": "close"}
+        raise Problem("too_slow", f"the body did not come within {seconds_max:g} s", headers=headers) from None
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -22,6 +22,7 @@ TITLES: Final[dict[str, tuple[int, str]]] = {
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "The method is not allowed here"),
     "not_acceptable": (406, "None of the accepted media types can be made"),
+    "too_slow": (408, "The request came too slowly"),
     "conflict": (409, "The request contradicts an earlier one"),
     "body_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The body's media type is not supported"),

@@ -6,6 +6,7 @@ from starlette.routing import Route
 
 from console.api import (
     acts,
+    audit,
     catalog,
     customers,
     documents,
@@ -23,7 +24,7 @@ from console.services import Services
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(
     endpoint
-    for module in (events, usage, customers, catalog, documents, rated, trace, exceptions, acts, status, me)
+    for module in (events, usage, customers, catalog, documents, rated, trace, exceptions, acts, status, audit, me)
     for endpoint in module.ENDPOINTS
 )
 

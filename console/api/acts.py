@@ -6,7 +6,7 @@ header `Idempotency-Key`; the same request with the same key gets the same answe
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -74,11 +74,14 @@ class Done(msgspec.Struct):
 
 
 Body = ActBody | RetryBody | PullBody
+Work = Callable[[Call, Acting, str], Row]
+Ask = Callable[[Callable[[Stores], Any]], Awaitable[Any]]
 
 
 async def approve_document(call: Call) -> Response:
     """Approve the posting of a document that waits for approval."""
-    return await _act(call, "approve", call.path["key"], await call.body(ActBody), _on_document(acts.approve))
+    work = _on_document(acts.approve)
+    return await _act(call, "approve", call.path["key"], await call.body(ActBody), work, call.services.pool.ask_books)
 
 
 async def reverse_document(call: Call) -> Response:
@@ -86,7 +89,8 @@ async def reverse_document(call: Call) -> Response:
 
     Asking again answers with the reversal that was made the first time.
     """
-    return await _act(call, "reverse", call.path["key"], await call.body(ActBody), _on_document(acts.reverse))
+    work = _on_document(acts.reverse)
+    return await _act(call, "reverse", call.path["key"], await call.body(ActBody), work, call.services.pool.ask_books)
 
 
 async def retry_exception(call: Call) -> Response:
@@ -98,15 +102,20 @@ async def retry_exception(call: Call) -> Response:
     except TypeError as error:
         detail = f"events: {error}: write such a number as text, quantities may be"
         raise Problem("malformed_body", detail) from None
-    return await _act(
-        call, "retry", call.path["key"], body, lambda _call, acting, key: acts.retry(acting, key, corrected)
-    )
+
+    def work(_call: Call, acting: Acting, key: str) -> Row:
+        return acts.retry(acting, key, corrected)
+
+    return await _act(call, "retry", call.path["key"], body, work, call.services.pool.ask)
 
 
 async def resolve_exception(call: Call) -> Response:
     """Mark a group as seen to; it is open again when something new comes."""
-    body = await call.body(ActBody)
-    return await _act(call, "resolve", call.path["key"], body, lambda _call, acting, key: acts.resolve(acting, key))
+
+    def work(_call: Call, acting: Acting, key: str) -> Row:
+        return acts.resolve(acting, key)
+
+    return await _act(call, "resolve", call.path["key"], await call.body(ActBody), work, call.services.pool.ask)
 
 
 async def pull_master_data(call: Call) -> Response:
@@ -115,10 +124,14 @@ async def pull_master_data(call: Call) -> Response:
     Held postings that lacked something are checked again by the poster.
     """
     body = await call.body(PullBody)
-    return await _act(call, "pull", body.entity, body, lambda _call, acting, entity: acts.pull(acting, entity))
+
+    def work(_call: Call, acting: Acting, entity: str) -> Row:
+        return acts.pull(acting, entity)
+
+    return await _act(call, "pull", body.entity, body, work, call.services.pool.ask_books)
 
 
-def _on_document(act: Callable[[Acting, str], Row]) -> Callable[[Call, Acting, str], Row]:
+def _on_document(act: Callable[[Acting, str], Row]) -> Work:
     def on_visible(call: Call, acting: Acting, key: str) -> Row:
         visible_document(call, acting.stores, key)
         return act(acting, key)
@@ -126,7 +139,8 @@ def _on_document(act: Callable[[Acting, str], Row]) -> Callable[[Call, Acting, s
     return on_visible
 
 
-async def _act(call: Call, name: str, subject: str, body: Body, work: Callable[[Call, Acting, str], Row]) -> Response:
+async def _act(call: Call, name: str, subject: str, body: Body, work: Work, ask: Ask) -> Response:
+    """Do it, or say what would be done; `ask` runs it on a thread with the stores that it needs."""
     services, token = call.services, call.token
 
     def run(stores: Stores) -> bytes:
@@ -137,7 +151,7 @@ async def _act(call: Call, name: str, subject: str, body: Body, work: Callable[[
         return to_json(done)
 
     if body.dry_run:
-        return Response(await services.pool.ask(run), media_type=JSON)
+        return Response(await ask(run), media_type=JSON)
     key = call.request.headers.get(KEY, "")
     if _KEY.fullmatch(key) is None:
         detail = f"an act needs the header {KEY}, 1 to 255 visible characters that you choose once for it"
@@ -151,7 +165,8 @@ async def _act(call: Call, name: str, subject: str, body: Body, work: Callable[[
     if begun.answer is not None:
         status, text = begun.answer
         return Response(text, status, {_REPLAYED: "true"}, media_type=JSON)
-    return await services.pool.ask(lambda stores: _once(stores, token.id, key, run))
+    done: Response = await ask(lambda stores: _once(stores, token.id, key, run))
+    return done
 
 
 def _once(stores: Stores, token_id: str, key: str, run: Callable[[Stores], bytes]) -> Response:
@@ -173,7 +188,7 @@ def _digest(call: Call, body: Body) -> str:
 def _endpoint(path: str, permission: Permission, handler: Any, body: Any, *, named: bool = True) -> Endpoint:
     answers = {
         200: Answer("What was done, or would be.", {JSON: Done}, (_REPLAYED,)),
-        **{status: problem_answer(status) for status in (409, 413, 415, 422)},
+        **{status: problem_answer(status) for status in (408, 409, 413, 415, 422)},
     }
     if named:
         answers[404] = problem_answer(404)

@@ -1,5 +1,6 @@
 """`POST /api/v1/events`: CloudEvents in, to the streams."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from console.answers import JSON, json_answer
 from console.api.openapi import problem_answer
 from console.cloudevents import BATCH, PLAIN, STRUCTURED, events_of
 from console.endpoint import API, Answer, Call, Endpoint
-from console.problems import Problem
+from console.problems import RETRY_AFTER_S, Problem
 from core.metrics import API_EVENTS
 
 
@@ -55,15 +56,19 @@ async def post_events(call: Call) -> Response:
     an event (source, id) is counted once.
     """
     settings = call.services.settings.console
-    body = await limits.read_body(call.request, settings.body_bytes_max)
-    events = events_of(call.request.headers, body)
+    events = events_of(call.request.headers, await call.raw_body())
     if len(events) > settings.batch_events_max:
         raise Problem(
             "body_too_large", f"at most {settings.batch_events_max:,} events in one request, not {len(events):,}"
         )
     limits.check(call.services.events, call.token.id, len(events))
     tenants = frozenset(call.token.tenants) if call.token.tenants else None
-    refused = await call.services.intake.accept(events, tenants, call.request.state.request_id)
+    try:
+        async with asyncio.timeout(settings.request_s_max):
+            refused = await call.services.intake.accept(events, tenants, call.request.state.request_id)
+    except TimeoutError:
+        detail = "the streams' server took too long; the events may be counted all the same: send them again"
+        raise Problem("timed_out", detail, headers={"Retry-After": str(RETRY_AFTER_S)}) from None
     API_EVENTS.labels("accepted", "").inc(len(events) - len(refused))
     for one in refused:
         API_EVENTS.labels("refused", one.reason).inc()
@@ -85,6 +90,7 @@ ENDPOINTS = (
         {
             204: Answer("All events are accepted."),
             207: Answer("Some events are accepted, the named ones are not.", {JSON: PartlyAccepted}),
+            408: problem_answer(408),
             413: problem_answer(413),
             415: problem_answer(415),
         },

@@ -26,3 +26,13 @@ def entries(connection: Connection, subject: str | None = None, limit: int = 100
     if subject is not None:
         query = query.where(tables.audit_log.c.subject == subject)
     return [dict(row._mapping) for row in connection.execute(query)]
+
+
+def page(connection: Connection, before_id: int | None, limit: int, action: str = "") -> list[dict[str, Any]]:
+    """Return the newest rows, those with an id below `before_id` if given, of one action if named."""
+    query = select(tables.audit_log).order_by(tables.audit_log.c.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(tables.audit_log.c.id < before_id)
+    if action:
+        query = query.where(tables.audit_log.c.action == action)
+    return [dict(row._mapping) for row in connection.execute(query)]

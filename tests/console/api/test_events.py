@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -217,3 +218,20 @@ def test_many_at_once_are_answered_each_for_itself(
     for number, (status, refused) in enumerate(answers):
         assert (status, refused) == ((207, [number % 5]) if number % 3 == 0 else (204, []))
     assert len(stored()) == 60 * 5 - 20
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(live_services: Services) -> None:
+    impatient = live_services.settings.console.model_copy(update={"request_s_max": 0.3})
+    live_services.close()
+    services = open_services(live_services.settings.model_copy(update={"console": impatient}), SystemClock())
+    with serving(services) as address:
+        token = make_token(services, "producer")
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(
+                f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n[".encode()
+            )
+            answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"code":"too_slow"' in answer

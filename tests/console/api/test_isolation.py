@@ -83,6 +83,7 @@ def _routes(known: Known, group_tenant: str) -> dict[str, list[Asked]]:
             Asked({}, {"resolved": True, "tenant": group_tenant}, group_tenant),
         ],
         "get_exception": [Asked({"key": known.group}, {}, known.group)],
+        "list_audit": [Asked({}, {}, "create_token")],
         "get_status": [Asked({}, {}, "books")],
         "get_reconciliation": [Asked({}, {}, "checks")],
     }

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from tests.console.api.conftest import World
+from tests.console.conftest import make_token
 from tests.queries.conftest import START
 
 CUSTOMER = "a customer of the run"
@@ -16,6 +17,7 @@ LISTS: dict[str, dict[str, Any]] = {
     "/usage": SPAN | {"meter": "input_tokens", "group_by": ["tenant", "model"]},
     "/customers": {},
     "/documents": {},
+    "/audit": {"action": "create_token"},
     "/rated-rows": {"customer": CUSTOMER},
     "/exceptions": {"resolved": True},
 }
@@ -26,6 +28,13 @@ def _parameters(world: World, path: str) -> dict[str, Any]:
     if parameters.get("customer") == CUSTOMER:
         parameters["customer"] = world.get("/documents", limit=1).json()["items"][0]["customer"]
     return parameters
+
+
+@pytest.fixture(autouse=True, scope="module")
+def some_acts(world: World) -> None:
+    """Make enough rows of the audit log to page through."""
+    for _ in range(5):
+        make_token(world.services)
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -2,19 +2,23 @@
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from config.loader import load
 from config.revision import Revision
-from console.services import Services
+from config.settings import LedgerSettings, Settings
+from console.services import Services, open_services
+from core.clock import SystemClock
+from sinks import ledger
 from sinks.ledger import revisions
 from tests.console.conftest import bearer, make_token
 from tests.console.server import serving
 from tests.flows.harness import CONFIG
+from tests.sinks.ledger import samples
 
 
 @pytest.fixture
 def recorded(services: Services) -> Services:
-    from config.loader import load  # noqa: PLC0415
-
     revisions.record_revision(services.pool.engine, Revision(load(CONFIG)), services.clock.now())
     return services
 
@@ -43,3 +47,24 @@ def test_no_configuration_yet(services: Services) -> None:
         assert answer.status_code == 503, answer.text
         assert "run `meterbridge migrate`" in answer.json()["detail"]
         assert client.get("/me").status_code == 200
+
+
+def test_the_ledger_on_postgresql(settings: Settings, postgres_url: str) -> None:
+    elsewhere = settings.model_copy(update={"ledger": LedgerSettings(url=SecretStr(postgres_url))})
+    ledger.migrate(elsewhere.ledger_url)
+    services = open_services(elsewhere, SystemClock())
+    samples.empty(services.pool.engine)
+    revisions.record_revision(services.pool.engine, Revision(load(CONFIG)), services.clock.now())
+    with serving(services) as address, httpx.Client(base_url=f"{address}/api/v1", timeout=30) as client:
+        client.headers.update(bearer(make_token(services, "admin")))
+        for path in (
+            "/me",
+            "/documents?state=HELD&from=2026-01-01T00:00:00Z",
+            "/customers",
+            "/audit?limit=1",
+            "/status",
+        ):
+            answer = client.get(path)
+            assert answer.status_code == 200, (path, answer.text)
+        assert client.post("/documents/nothing/reverse", json={"reason": "x"}).status_code == 404
+        assert client.get("/documents/nothing").status_code == 404
