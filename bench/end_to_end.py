@@ -18,17 +18,17 @@ from typing import Any
 
 import httpx
 import orjson
+import psutil
 
+from bench.deployment import deployed
 from bench.figures import Figure, figure
-from bench.machine import COMPILED_DIR, describe
-from cli.demo_steps import free_port
+from bench.machine import describe
 from config.settings import Settings
 from sinks.clickhouse.client import connect
 from sources.producer import Producer
 from sources.workload import Workload
 from stack.supervisor import Stack
 
-CONFIG = Path(__file__).parents[1] / "config" / "meterbridge.yaml"
 SAMPLE_S = 0.25
 """How often the flow's metrics are read; each reading costs the flow some milliseconds."""
 
@@ -69,6 +69,8 @@ def measure(*, quick: bool) -> list[Figure]:
             ("events_per_s_steady", "steady", "events/s"),
             ("events_per_s_whole_process", "with start and stop", "events/s"),
             ("flow_cpu_us_per_event", "processor time of the flow, with start and stop", "us/event"),
+            ("valkey_cpu_us_per_event", "processor time of Valkey while the flow runs", "us/event"),
+            ("clickhouse_cpu_us_per_event", "processor time of ClickHouse while the flow runs", "us/event"),
         ):
             figures.append(figure("end_to_end", f"{case}, {what}", [one[name] for one in results], unit))
     return figures
@@ -76,35 +78,15 @@ def measure(*, quick: bool) -> list[Figure]:
 
 def run(directory: Path, events: int, batch: int, epoch_s: float, minutes: int) -> dict[str, Any]:
     """Fill the streams, drain them with a flow process, and return the figures."""
-    base = Settings()
-    metrics_port = free_port(0)
-    settings = base.model_copy(
-        update={
-            "state_dir": directory,
-            "redis": base.redis.model_copy(update={"url": f"redis://127.0.0.1:{free_port(0)}/0"}),
-            "clickhouse": base.clickhouse.model_copy(update={"url": f"http://127.0.0.1:{free_port(0)}"}),
-        }
-    )
-    environment = os.environ | {
-        "METERBRIDGE_CONFIG_FILE": str(CONFIG),
-        "METERBRIDGE_STATE_DIR": str(directory),
-        "METERBRIDGE_REDIS__URL": settings.redis.url,
-        "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
-        "METERBRIDGE_FLOW__EPOCH_S": str(epoch_s),
-        "METERBRIDGE_METRICS__FLOW_PORT": str(metrics_port),
-        "METERBRIDGE_FLOW__COMPILED_DIR": str(COMPILED_DIR),
-    }
-    stack = Stack(settings)
-    stack.start()
-    try:
-        subprocess.run([sys.executable, "-m", "cli", "migrate"], env=environment, check=True, capture_output=True)
+    with deployed(directory, METERBRIDGE_FLOW__EPOCH_S=str(epoch_s)) as deployment:
         start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)
         workload = Workload(seed=11, events=events, start=start, end=start + timedelta(minutes=minutes))
-        sent = Producer(settings.redis).send(workload, batch=batch)
-        figures = _drain(environment, f"http://127.0.0.1:{metrics_port}/metrics", sent.events)
-        figures |= _check(settings, sent.events)
-    finally:
-        stack.stop()
+        sent = Producer(deployment.settings.redis).send(workload, batch=batch)
+        before_s = _servers_cpu_s(deployment.stack)
+        figures = _drain(deployment.environment, sent.events)
+        for server, cpu_s in _servers_cpu_s(deployment.stack).items():
+            figures[f"{server}_cpu_us_per_event"] = round((cpu_s - before_s[server]) / sent.events * 1e6, 2)
+        figures |= _check(deployment.settings, sent.events)
     return {
         "name": "end_to_end",
         "events": sent.events,
@@ -118,7 +100,19 @@ def run(directory: Path, events: int, batch: int, epoch_s: float, minutes: int) 
     }
 
 
-def _drain(environment: dict[str, str], url: str, events: int) -> dict[str, Any]:
+def _servers_cpu_s(stack: Stack) -> dict[str, float]:
+    """Return the processor time that each embedded server has used so far."""
+    used: dict[str, float] = {}
+    for status in stack.status():
+        if status.pid is not None:
+            process = psutil.Process(status.pid)
+            times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+            used[status.name] = sum(one.user + one.system for one in times)
+    return used
+
+
+def _drain(environment: dict[str, str], events: int) -> dict[str, Any]:
+    url = f"http://127.0.0.1:{environment['METERBRIDGE_METRICS__FLOW_PORT']}/metrics"
     began_s = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "run", "--drain"], env=environment, stdout=subprocess.DEVNULL

@@ -112,7 +112,7 @@ def batches(made: lines.Input) -> list[RawBatch | Marker]:
         count = len(payloads)
         items.append(
             RawBatch(
-                stream=np.zeros(count, np.uint16),
+                stream=(np.arange(start, start + count) % made.streams).astype(np.uint16),
                 entry_ms=arrival_ms[rows],
                 entry_seq=np.arange(start, start + count),
                 kinds=np.full(count, EVENT, np.uint8),
@@ -131,7 +131,7 @@ def run_flow(made: lines.Input, directory: Path) -> tuple[float, Totals]:
     settings = base.model_copy(
         update={
             "state_dir": directory,
-            "redis": base.redis.model_copy(update={"streams": lines.STREAMS}),
+            "redis": base.redis.model_copy(update={"streams": lines.stream_names(made.streams)}),
             "flow": base.flow.model_copy(update={"compiled_dir": COMPILED_DIR}),
         }
     )
@@ -168,13 +168,13 @@ def compare(flow_events: int, peer_events: int, rounds: int) -> list[Figure]:
             began_cpu_s = process_time()
             seconds, totals = run_flow(own_input, Path(directory))
             cpu_us.append((process_time() - began_cpu_s) / flow_events * 1e6)
-        _check("the flow", own_input, totals.accepted, int(totals.tokens))
+        check("the flow", own_input, totals.accepted, int(totals.tokens))
         own.append(flow_events / seconds)
         for windows, rates in peers.items():
             began_s = perf_counter()
             result = peer_bytewax.run(peer_input.lines, windows=windows)
             rates.append(peer_events / (perf_counter() - began_s))
-            _check("the stock pipeline", peer_input, result.accepted, result.tokens)
+            check("the stock pipeline", peer_input, result.accepted, result.tokens)
     figures = [
         figure("engine", "metering flow, recovery on, no servers", own, "events/s"),
         figure("engine", "metering flow, processor time", cpu_us, "us/event"),
@@ -187,7 +187,11 @@ def compare(flow_events: int, peer_events: int, rounds: int) -> list[Figure]:
     return figures
 
 
-def _check(who: str, made: lines.Input, accepted: int, tokens: int) -> None:
+def check(who: str, made: lines.Input, accepted: int, tokens: int) -> None:
+    """Compare what came out with the input.
+
+    :raises SystemExit: it is not what the input has.
+    """
     if (accepted, tokens) != (made.accepted, made.tokens):
         message = f"{who}: {accepted} events and {tokens} tokens, the input has {made.accepted} and {made.tokens}"
         raise SystemExit(message)

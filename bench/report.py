@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from bench.figures import Figure, from_plain
+from bench.plots import growth
 
 TITLES: Final = {
     "end_to_end": "End to end: Valkey (AOF everysec) -> flow with recovery -> rows in ClickHouse over HTTP",
@@ -11,6 +12,8 @@ TITLES: Final = {
     "dedupe": "Dedupe (exact, on disk, synced every 2 s)",
     "book": "Partial sums and book",
     "charges": "Rating",
+    "growth": "Growth of the engine job: more streams, series and tenants, and a skew",
+    "freshness": "Freshness: event added to its stream -> row visible in ClickHouse, epochs of 2 s",
     "journal": "Journal adapter",
     "poster": "Poster: booked documents -> postings -> the journal's files, ledger (SQLite, synced) included",
     "ingest": "Ingest over HTTP: authenticated, checked, appended to Valkey, answered",
@@ -28,6 +31,9 @@ TARGETS: Final = (
     ("engine", "flow against stock Bytewax, one item per event, minute windows", 15.0, "final target"),
 )
 """(bench, case, value to reach, which target)."""
+
+PLOTS: Final = {"growth": growth}
+"""Benches with a plot, and what draws it."""
 
 READING: Final = """\
 ## How to read this
@@ -71,6 +77,8 @@ def render(result: dict[str, Any]) -> str:
         own = [one for one in figures if one.bench == bench]
         if own:
             parts.append(_table(title, own))
+        if own and bench in PLOTS:
+            parts.append(f"![{title}](plots/{bench}.svg)\n")
     parts.append(READING)
     return "\n".join(parts)
 

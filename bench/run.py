@@ -18,8 +18,9 @@ from typing import Any, Final
 
 import orjson
 
+from bench.figures import from_plain
 from bench.machine import describe
-from bench.report import render
+from bench.report import PLOTS, render
 from flows import threads
 
 ROOT: Final = Path(__file__).parents[1]
@@ -36,6 +37,8 @@ BENCHES: Final = (
     "whatif",
     "ingest",
     "reconcile",
+    "growth",
+    "freshness",
     "engine",
     "end_to_end",
 )
@@ -64,6 +67,10 @@ def main(arguments: list[str] | None = None) -> None:
     (RESULTS / name).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     if whole:
         PAGE.write_text(page, encoding="utf-8")
+        for bench, draw in PLOTS.items():
+            path = PAGE.parent / "plots" / f"{bench}.svg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(draw(from_plain(result["figures"])), encoding="utf-8")
     sys.stdout.write(page)
 
 

@@ -1,0 +1,60 @@
+"""Growth: what an event costs the engine job with more streams, series and tenants, and under a skew.
+
+    python -m bench.growth [--events 200000]
+
+Each point is a run of the flow over the same number of events, so all that differs is what they are spread over.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from time import process_time
+from typing import Final
+
+from bench import engine, lines
+from bench.figures import Figure, figure
+
+POINTS: Final[dict[str, tuple[tuple[int, lines.Shape], ...]]] = {
+    "streams": tuple((count, lines.Shape(streams=count)) for count in (1, 4, 16)),
+    "series": tuple((count, lines.Shape(tenants=count // 10, models=10)) for count in (100, 1_000, 10_000, 100_000)),
+    "tenants": tuple((count, lines.Shape(tenants=count)) for count in (1, 10, 100, 1_000, 10_000)),
+    "tenants, half of all events from one": tuple(
+        (count, lines.Shape(tenants=count, skewed=True)) for count in (10, 1_000, 10_000)
+    ),
+}
+"""What grows, and the sizes with the shape of their input."""
+
+
+def measure(*, quick: bool) -> list[Figure]:
+    """Return the processor time per event at each point.
+
+    :raises SystemExit: a run's sums are not the input's.
+    """
+    return measure_points(200_000 if quick else 1_000_000, 1 if quick else 3)
+
+
+def measure_points(events: int, rounds: int) -> list[Figure]:
+    """Run every point `rounds` times; a first run that is not counted loads what is loaded once."""
+    _cpu_us(lines.make(100_000))
+    figures: list[Figure] = []
+    for what, points in POINTS.items():
+        for size, shape in points:
+            made = lines.make(events, shape)
+            figures.append(figure("growth", f"{size:,} {what}", [_cpu_us(made) for _ in range(rounds)], "us/event"))
+    return figures
+
+
+def _cpu_us(made: lines.Input) -> float:
+    with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
+        began_s = process_time()
+        _, totals = engine.run_flow(made, Path(directory))
+        used_s = process_time() - began_s
+    engine.check("the flow", made, totals.accepted, int(totals.tokens))
+    return used_s / len(made.lines) * 1e6
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=200_000)
+    for one in measure_points(parser.parse_args().events, 1):
+        print(f"{one.case}: {one.value:.2f} {one.unit}")
