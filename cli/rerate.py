@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cli.context import context
-from cli.output import emit, note, progress
+from cli.output import emit, note, progress, table
 from core.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from config.price_corrections import PriceCorrection
     from flows.rerate import Preview, Request
 
 _NAMED_MAX = 5
@@ -31,6 +32,7 @@ def rerate(
         typer.Option(help="What corrections of the books say."),
     ] = "price_error",
     withdraw: Annotated[str, typer.Option(help="Take back an approved correction that is not booked yet.")] = "",
+    show_list: Annotated[bool, typer.Option("--list", help="Show the approved corrections.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write all rows to this file, exact.")] = None,
     limit: Annotated[int, typer.Option(min=0, max=10_000, help="Rows shown, largest difference first.")] = 30,
 ) -> None:
@@ -47,6 +49,9 @@ def rerate(
     if (approve or withdraw) and not reason.strip():
         message = "--reason TEXT is needed: say why, it is recorded"
         raise InvalidRequest(message)
+    if show_list:
+        _list(flow.listed(settings))
+        return
     if withdraw:
         flow.withdraw(settings, withdraw, actor=person(who), reason=reason.strip(), now=now)
         emit({"id": withdraw, "withdrawn": True}, f"price correction {withdraw} is withdrawn")
@@ -56,6 +61,25 @@ def rerate(
         found = flow.preview(settings, request, now, advance)
     recorded = approve and flow.approve(settings, found, now)
     _show(found, request, csv_file, limit, approved=approve, recorded=recorded)
+
+
+def _list(found: "list[tuple[PriceCorrection, bool]]") -> None:
+    rows = [
+        (
+            one.id,
+            one.plan,
+            f"{one.from_:%Y-%m-%d}",
+            ", ".join(str(version.version) for version in one.versions),
+            one.reason_code,
+            one.approved_by,
+            one.reason,
+            "yes" if journaled else "at the flow's next start",
+        )
+        for one, journaled in found
+    ]
+    columns = ("id", "plan", "from", "versions", "reason code", "by", "reason", "journaled")
+    data = [one.model_dump(mode="json", by_alias=True) | {"journaled": journaled} for one, journaled in found]
+    emit({"corrections": data}, table("Price corrections", columns, rows) if rows else "no price corrections")
 
 
 def _show(

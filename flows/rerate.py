@@ -99,6 +99,17 @@ def approve(settings: Settings, found: Preview, now: datetime) -> bool:
         engine.dispose()
 
 
+def listed(settings: Settings) -> list[tuple[PriceCorrection, bool]]:
+    """Return the approved corrections, and whether the flow has journaled each."""
+    engine = ledger.connect(settings.ledger_url)
+    try:
+        ledger.check_ready(engine)
+        known = price_corrections.journaled(engine)
+        return [(one, one.id in known) for one in price_corrections.approved(engine)]
+    finally:
+        engine.dispose()
+
+
 def withdraw(settings: Settings, correction_id: str, *, actor: str, reason: str, now: datetime) -> None:
     """Take back a correction that the flow has not journaled.
 

@@ -225,6 +225,11 @@ def test_the_command_shows_first_and_records_once(
     assert (first["approved_now"], second["approved_now"], second["id"]) == (True, False, first["id"])
     recorded: list[PriceCorrection] = price_corrections.approved(engine)
     assert [(one.id, one.approved_by) for one in recorded] == [(shown["id"], "ann")]
+    (one,) = call("--list")["corrections"]
+    assert (one["id"], one["journaled"], one["reason"]) == (shown["id"], False, "typo in the list")
+    text = CliRunner().invoke(app, ["rerate", *asked], env={"COLUMNS": "200"}).stdout
+    assert all(word in text for word in ("input_gpt_4", "difference", "Totals"))
+    assert shown["id"] in CliRunner().invoke(app, ["rerate", "--list"], env={"COLUMNS": "200"}).stdout
     assert Decimal(shown["totals"]["USD"]["difference"]) > 0
     call("--withdraw", first["id"], "--who", "ann", "--reason", "not agreed")
     assert price_corrections.approved(engine) == []

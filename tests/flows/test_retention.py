@@ -234,6 +234,11 @@ def test_the_commands(deployed: Deployment, monkeypatch: pytest.MonkeyPatch) -> 
 
     assert call()["months"] == []
     assert call("--apply")["applied"]
+    with monkeypatch.context() as context:
+        context.setenv("METERBRIDGE_RETENTION__USAGE_EVENTS", "3")
+        shown = CliRunner().invoke(app, ["retention"], env={"COLUMNS": "200"})
+        assert "2025-04" in shown.stdout
+        assert "to remove" in shown.stdout
     with pytest.raises(InvalidRequest, match="not both"):
         call("--apply", "--dry-run")
     with pytest.raises(InvalidRequest, match="--reason"):

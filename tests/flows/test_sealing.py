@@ -398,6 +398,16 @@ def test_the_commands(deployed: Deployment, sealed: Stores, monkeypatch: pytest.
     finally:
         with write(sealed.engine) as connection:
             connection.execute(update(tables.documents).where(tables.documents.c.key == one.key).values(json=one.json))
+    for arguments, words in (
+        (
+            ("close", "--period", PERIOD, "--entity", "US01"),
+            ("US01, 2025-03", "usage_facts", "by ann, number 1, sha256"),
+        ),
+        (("verify", "--period", PERIOD), ("as sealed", "Proven: nothing changed since")),
+        (("close", "--period", "2999-01", "--dry-run"), ("booked is until", "NO")),
+    ):
+        text = CliRunner().invoke(app, [*arguments], env={"COLUMNS": "250"}).stdout
+        assert all(word in text for word in words), text
     monkeypatch.delenv("METERBRIDGE_CLOSING__KEY_FILE")
     with pytest.raises(InvalidRequest, match="no signing key is configured"):
         call("close", "--period", PERIOD)
