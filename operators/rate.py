@@ -129,6 +129,7 @@ class RateLogic:
                 message = f"rate shard {self._key}: sealed facts of booked hour {hour} came after it was rated"
                 raise InvariantViolation(message)
             self._sealed.add(int(str(hour)), part)
+            self._live.seal(int(str(hour)), part)
 
     def _seal(self, watermark_ms: int) -> list[Out]:
         out: list[Out] = []

@@ -12,8 +12,9 @@ import polars as pl
 from config.period_closes import NONE_RECORDED, PeriodCloses
 from core.frames import FACT_KEY, FACT_SCHEMA, RATED_SCHEMA
 from operators.rate_chains import Chain, ChainKey, rate_usage
+from operators.rate_live_sealed import SealedTouches, add_to, with_kind
 from operators.rate_recognition import recognise, recognition_of
-from operators.rate_resolve import LATE, USAGE, resolve, slices
+from operators.rate_resolve import resolve, slices
 from operators.rate_rows import PROVISIONAL, Rows
 from operators.rate_store import FrameStore
 from operators.rate_terms import TermsIndex, microseconds
@@ -40,12 +41,13 @@ _IDENTITY: Final = (
 
 
 class LiveRows:
-    """Open facts of one shard, and the versions of the provisional rows sent for them."""
+    """Open facts of one shard, what the sealed ones come to, and the versions of the provisional rows sent for them."""
 
     def __init__(self, shard: int, shards: int) -> None:
         self._shard = shard
         self._shards = shards
         self._open: list[pl.DataFrame] = []
+        self._sealed = SealedTouches(shard, shards)
         self._sent = pl.DataFrame(schema={name: RATED_SCHEMA[name] for name in (*_IDENTITY, "version")})
         self._next_ms: int | None = None
 
@@ -55,8 +57,13 @@ class LiveRows:
         if len(self._open) > _PARTS_MAX:
             self._open = [_newest(self._open)]
 
+    def seal(self, hour: int, part: pl.DataFrame) -> None:
+        """Take sealed slices of a booked hour, which end the open facts of the same keys."""
+        self._sealed.add(hour, part)
+
     def forget(self, hour: int) -> None:
         """Drop what belongs to booked hours up to that one: they are sealed."""
+        self._sealed.forget(hour)
         later = pl.col("booked_minute") // 60 > hour
         self._open = [part for part in (part.filter(later) for part in self._open) if len(part)]
         self._sent = self._sent.filter(pl.col("booked_hour") > hour)
@@ -79,10 +86,13 @@ class LiveRows:
         """
         self._next_ms = watermark_ms + INTERVAL_MS
         facts = _newest(self._open) if self._open else pl.DataFrame(schema=FACT_SCHEMA)
+        hours = set(sealed.hours()) | set((facts.get_column("booked_minute") // 60).unique().to_list())
+        for hour in hours:
+            for part in self._sealed.update(hour, sealed, index_at(hour), closes):
+                facts = facts.join(part, on=list(FACT_KEY), how="anti")
         self._open = [facts] if len(facts) else []
-        hours = set(sealed.hours()) | set((facts.get_column("booked_minute") // 60).to_list())
         overlay: dict[ChainKey, Chain] = {}
-        frames = [self._hour(hour, facts, sealed, overlay, peek, index_at(hour), closes) for hour in sorted(hours)]
+        frames = [self._hour(hour, facts, overlay, peek, index_at(hour), closes) for hour in sorted(hours)]
         frames = [frame for frame in frames if len(frame)]
         if not frames:
             return pl.DataFrame(schema=RATED_SCHEMA)
@@ -96,22 +106,18 @@ class LiveRows:
         self,
         hour: int,
         facts: pl.DataFrame,
-        sealed: FrameStore,
         overlay: dict[ChainKey, Chain],
         peek: Callable[[ChainKey], Chain | None],
         index: TermsIndex,
         closes: PeriodCloses,
     ) -> pl.DataFrame:
-        known = sealed.rows(hour)
+        touches, merging = self._sealed.of(hour)
         still_open = slices(facts.filter(pl.col("booked_minute") // 60 == hour))
-        for part in known:
-            still_open = still_open.join(part, on=list(FACT_KEY), how="anti")
-        late = pl.when(pl.col("usage_minute") // 60 < hour).then(LATE).otherwise(USAGE).cast(pl.UInt8)
-        frame = pl.concat([*known, still_open]).with_columns(late.alias("kind"))
         revision = index.revision
         rows = Rows(hour, revision.version, PROVISIONAL)
-        resolved = resolve(frame, index, self._shards)
-        for key, target in touched(resolved, revision, self._shard, hour, closes):
+        resolved = resolve(with_kind(pl.concat([*merging, still_open]), hour), index, self._shards)
+        add_to(touches, touched(resolved, revision, self._shard, hour, closes))
+        for key, target in sorted(touches.items(), key=lambda item: item[0]):
             chain = overlay.get(key)
             if chain is None:
                 found = peek(key)

@@ -22,6 +22,11 @@ US_PER_HOUR: Final = 3_600_000_000
 _MERGES: Final = {"max": "max", "min": "min", "latest": "latest"}
 
 
+def merging_meters(revision: Revision) -> list[str]:
+    """Return the meters whose values do not add up over facts: the largest, smallest or latest counts."""
+    return [meter.id for meter in revision.configuration.meters if meter.aggregation in _MERGES]
+
+
 def merge_of(revision: Revision, meter: str) -> Merge:
     """Return how the meter's values come together over a period; counts and sums add up."""
     found = revision.meters.get(meter)
@@ -107,7 +112,7 @@ _Group = tuple[int, int, int, int, Decimal, int, int, tuple[SeriesValue, ...]]
 
 def _groups(resolved: Resolved, revision: Revision, owner: int) -> Iterator[_Group]:
     priced = resolved.priced.filter(pl.col("owner") == owner)
-    merging = [meter.id for meter in revision.configuration.meters if meter.aggregation in _MERGES]
+    merging = merging_meters(revision)
     by = ["terms", "charge", "usage_hour", "kind"]
     sums = [pl.col("value").sum(), pl.col("events").sum(), pl.col("version").sum()]
     additive = priced.filter(~pl.col("meter").is_in(merging)) if merging else priced
