@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 import pytest
 
@@ -31,6 +32,10 @@ def _at(minute: int) -> datetime:
     return EPOCH + timedelta(minutes=minute)
 
 
+ODD = '{"model":"a/b \\"ü\\" \\\\ 1"}'
+"""Dimensions whose text has to be escaped."""
+
+
 def _made() -> list[dict[str, Any]]:
     """Return facts of two tenants and meters over 40 days, some of them late, one hour with many minutes."""
     found = []
@@ -40,8 +45,8 @@ def _made() -> list[dict[str, Any]]:
             found.append(
                 {
                     "tenant": tenant,
-                    "meter": "peak" if number % 3 == 0 else "tokens",
-                    "dimensions": f'{{"model":"{number % 2}"}}',
+                    "meter": ("peak", "tokens", "tokens", "level")[number % 4],
+                    "dimensions": ODD if number % 2 else '{"model":"0"}',
                     "usage_minute": minute - late,
                     "booked_minute": minute,
                     "value": Decimal(number % 11 + (tenant == "acme")),
@@ -68,7 +73,10 @@ def client(clickhouse_url: str) -> Iterator[Client]:
         writer.flush()
     writer.close()
     with connect(settings) as found:
-        found.command(f"INSERT INTO {settings.database}.meters VALUES ('peak', 'max', 'v', now64(3))")
+        found.command(
+            f"INSERT INTO {settings.database}.meters VALUES"
+            " ('peak', 'max', 'v', now64(3)), ('level', 'latest', 'v', now64(3))"
+        )
         yield found
         found.command(f"DROP DATABASE {settings.database}")
 
@@ -83,33 +91,36 @@ def _merged(facts: list[dict[str, Any]], unit: int) -> dict[tuple[Any, ...], tup
     for fact in facts:
         start = fact["usage_minute"] // unit * unit
         groups[fact["tenant"], fact["meter"], fact["dimensions"], _at(start)].append(fact)
-    return {
-        key: (
-            (max if key[1] == "peak" else sum)(fact["value"] for fact in of_key),
-            sum(fact["events"] for fact in of_key),
-        )
-        for key, of_key in groups.items()
-    }
+    return {key: (_value(key[1], of_key), sum(fact["events"] for fact in of_key)) for key, of_key in groups.items()}
+
+
+def _value(meter: str, facts: list[dict[str, Any]]) -> Decimal:
+    if meter == "level":
+        return Decimal(max(facts, key=lambda fact: (fact["value_time_us"], fact["booked_minute"]))["value"])
+    values = [Decimal(fact["value"]) for fact in facts]
+    return max(values) if meter == "peak" else sum(values, Decimal(0))
+
+
+def _same(dimensions: dict[str, str]) -> str:
+    return orjson.dumps(dimensions).decode()
 
 
 def test_usage_by_minute_merges_by_the_meters_function(client: Client) -> None:
-    found = _read(
-        client, "SELECT tenant, meter, toJSONString(dimensions), usage_minute, value, events FROM @usage_by_minute"
-    )
-    assert {row[:4]: (row[4], row[5]) for row in found} == _merged(MADE, 1)
+    found = _read(client, "SELECT tenant, meter, dimensions, usage_minute, value, events FROM @usage_by_minute")
+    assert {(*row[:2], _same(row[2]), row[3]): (row[4], row[5]) for row in found} == _merged(MADE, 1)
 
 
 def test_one_tenants_hours_in_a_span_are_those_of_the_roll_up(client: Client) -> None:
     since, until = _at(rows.MINUTE + 31 * DAY), _at(rows.MINUTE + 35 * DAY)
     found = _read(
         client,
-        "SELECT 'acme', meter, toJSONString(dimensions), usage_hour, value, events FROM"
+        "SELECT 'acme', meter, dimensions, usage_hour, value, events FROM"
         f" @tenant_usage_by_hour(tenant = 'acme', since = '{since:%F %T}', until = '{until:%F %T}')",
     )
     expected = {
         key: value for key, value in _merged(MADE, HOUR).items() if key[0] == "acme" and since <= key[3] < until
     }
-    assert {row[:4]: (row[4], row[5]) for row in found} == expected
+    assert {(*row[:2], _same(row[2]), row[3]): (row[4], row[5]) for row in found} == expected
     assert len(expected) > 50
 
 
