@@ -89,6 +89,7 @@ def environment_of(settings: Settings, config_path: Path) -> dict[str, str]:
         "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
         "METERBRIDGE_METRICS__FLOW_PORT": str(settings.metrics.flow_port),
         "METERBRIDGE_METRICS__POSTER_PORT": "0",
+        "METERBRIDGE_METRICS__CONSOLE_PORT": "0",
     }
 
 

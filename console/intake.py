@@ -6,6 +6,7 @@ groups and an idle one answers at once.
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -149,8 +150,11 @@ class Intake:
             owners += [posted] * len(made)
             start += len(posted.events)
         ids = self._appender.append(entries)
+        speaking = log.bind()
+        if not speaking.is_enabled_for(logging.DEBUG):  # a call per entry that says nothing is not cheap
+            return
         for posted, entry, entry_id in zip(owners, entries, ids, strict=True):
-            log.debug(
+            speaking.debug(
                 "Events were appended.",
                 request_id=posted.request_id,
                 stream=entry.stream,

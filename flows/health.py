@@ -108,7 +108,8 @@ def serve(settings: MetricsSettings, port: int) -> WSGIServer:
     except OSError as error:
         message = (
             f"metrics endpoint {settings.host}:{port}: {error.strerror}: "
-            "another process has the port; set METERBRIDGE_METRICS__FLOW_PORT (0 takes any free one)"
+            "another process has the port; set METERBRIDGE_METRICS__FLOW_PORT, __POSTER_PORT or __CONSOLE_PORT"
+            " (0 takes any free one)"
         )
         raise FatalError(message) from error
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
