@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "serve": Entry("cli.serve:serve", "Serve the API and the web console."),
     "token": Entry("cli.token:app", "Make, list and revoke tokens of the API and the console."),
     "send": Entry("cli.send:send", "Send CloudEvents from a file into the streams."),
+    "backfill": Entry("cli.backfill:backfill", "Send history, previewed first, into open periods or booked now."),
     "simulate": Entry("cli.simulate:simulate", "Generate load: deterministic events of many tenants."),
     "quote": Entry("cli.quote:quote", "Price a quantity with a plan, and show the calculation."),
     "explain": Entry("cli.explain:explain", "Explain booked amounts: quantities, tiers and prices, before and after."),
