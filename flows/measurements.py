@@ -17,7 +17,7 @@ from sinks.clickhouse.client import connect
 
 DISK_EVERY_S: Final = 30.0
 CONFIG_EVERY_S: Final = 30.0
-EXCEPTIONS_EVERY_S: Final = 120.0
+EXCEPTIONS_EVERY_S: Final = 300.0
 
 
 def of_flow(settings: Settings, configuration: Configuration, config_path: Path | None) -> list[Measurement]:
