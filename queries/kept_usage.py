@@ -14,6 +14,7 @@ import orjson
 
 from config.meters import TAKES_VOIDS, Meter
 from config.revision import Revision
+from queries.leaves_clickhouse import digest_of
 from queries.meter_sql import MeterSql
 from queries.stores import Stores, of_hour
 from sinks.ledger.retention import first_of, following
@@ -23,11 +24,8 @@ ROWS_PER_SLICE_MAX: Final = 2_000_000
 MERGED: Final = {"count": "sum", "sum": "sum", "max": "max", "min": "min"}
 _FOREVER: Final = datetime(2105, 12, 31, tzinfo=UTC)
 
-_ROW: Final = (
-    "SHA256(concat(toString(length(stream)), ':', toString(stream), entry_id, '/', toString(entry_index), '/',"
-    " toString(length(data)), ':', data))"
-)
-_DIGEST: Final = f"lower(hex(SHA256(arrayStringConcat(arraySort(groupArray({_ROW}))))))"
+# Over the events as they were sent, so that their producer can compute it too; an id, and so a text, counts once.
+_DIGEST: Final = digest_of("SHA256(data)")
 _PLACE: Final = (
     "toYYYYMM(ingest_time) = {month:UInt32} AND booked_minute >= {first:DateTime} AND booked_minute < {last:DateTime}"
 )
@@ -77,8 +75,8 @@ def _of_meter(revision: Revision, meter: Meter, parameters: dict[str, Any]) -> t
     voids = "" if meter.aggregation in TAKES_VOIDS else " AND sign = 1"
     query = (
         "SELECT {month:UInt32}, tenant, {meter:String}, dimensions, hour, {config_version:String}, sum(sign),"  # noqa: S608
-        f" CAST({value}, 'Decimal(38, 12)'), max(rough), {_DIGEST} FROM (SELECT tenant, stream, entry_id, entry_index,"
-        f" data, toStartOfHour(booked_minute) AS hour, {sql.sign} AS sign, {sql.value} AS value,"
+        f" CAST({value}, 'Decimal(38, 12)'), max(rough), {_DIGEST} FROM (SELECT tenant, data,"
+        f" toStartOfHour(booked_minute) AS hour, {sql.sign} AS sign, {sql.value} AS value,"
         f" toUInt8({sql.inexact}) AS rough, {sql.dimensions} AS dimensions FROM @usage_events FINAL WHERE {_PLACE}"
         " AND ingest_time >= toDateTime64({known_from:DateTime}, 3, 'UTC')"
         " AND ingest_time < toDateTime64({known_to:DateTime}, 3, 'UTC')"

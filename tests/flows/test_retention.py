@@ -1,5 +1,6 @@
 """Months that are too old go, what proves them stays, and nothing on hold is touched; on real servers."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -98,6 +99,8 @@ def test_a_hold_on_a_customer_is_one_on_its_tenants_and_the_other_way_round(stor
 def test_an_old_month_goes_except_what_is_on_hold_and_still_reconciles(stores: Stores) -> None:
     assert _broken(stores) == {}
     assert flow.due(stores, JULY - timedelta(days=30)) == []
+    hour = "tenant = 'acme' AND toStartOfHour(booked_minute) = '2025-03-31 22:00:00'"
+    events = stores.rows(f"SELECT data FROM @usage_events_current WHERE {hour}")
     before = _months(stores, "usage_events")
     assert set(before) == {202503, 202504}
     assert retention.place(stores.engine, "customer", "globex", actor="ann", reason="case 7", now=JULY)
@@ -126,6 +129,12 @@ def test_an_old_month_goes_except_what_is_on_hold_and_still_reconciles(stores: S
     assert names["input_tokens: events are in facts"].groups > 50
     (kept,) = retention.expirations(stores.engine, "usage_events")
     assert (kept.month, kept.removed_rows) == (202503, before[202503] - held)
+    hashes = sorted(hashlib.sha256(row["data"].encode()).hexdigest() for row in events)
+    (row,) = stores.rows(
+        "SELECT k.events AS n, toString(digest) AS d FROM @kept_usage AS k FINAL"
+        " WHERE tenant = 'acme' AND meter = '' AND booked_hour = '2025-03-31 22:00:00'"
+    )
+    assert (row["n"], row["d"]) == (len(events), hashlib.sha256("".join(hashes).encode()).hexdigest())
     # Nothing is due again, and the totals, which events on hold alone would falsify, are not made again.
     assert flow.due(stores, JULY) == []
     assert list(flow.apply(stores, JULY, "ann")) == []

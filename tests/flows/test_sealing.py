@@ -1,5 +1,6 @@
 """Sealing a period and proving it later, on real servers: what was done to the stores by hand is found and named."""
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from core.errors import Disagreement, InvalidRequest, MeterbridgeError
 from flows import runtime
 from flows.seal_verification import Proof, verify_period
 from flows.sealing import Decision, close
+from queries import sealed_leaves
 from queries.closing import find_period
 from queries.operations import hours_between, report
-from queries.stores import Stores, of_hour, open_stores
+from queries.stores import EPOCH, Stores, minute_of, of_hour, open_stores
 from sinks.ledger import audit, tables
 from sinks.ledger.database import read, write
 from sources.producer import Producer
@@ -33,6 +35,8 @@ from tests.queries.conftest import post
 START = datetime(2025, 3, 10, 6, 0, tzinfo=UTC)
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 PERIOD = "2025-03"
+LATE = datetime(2025, 4, 20, 9, 30, tzinfo=UTC)
+"""When an event of March arrives, two weeks after its cut-off."""
 _OWN = (tables.documents.c.entity == "US01", tables.documents.c.accounting_period == PERIOD)
 
 
@@ -51,6 +55,10 @@ def deployed(
     made.settings = made.settings.model_copy(update={"closing": ClosingSettings(key_file=key_file)})
     workload = Workload(seed=11, events=3_000, start=START, end=START + timedelta(hours=5))
     Producer(made.settings.redis).send(workload, batch=1)
+    late = {"specversion": "1.0", "id": "late-1", "source": "urn:late", "type": "llm.completion", "subject": "initech",
+            "time": "2025-03-25T10:00:00Z", "data": {"model": "gpt-4", "region": "eu", "input_tokens": 9000,
+                                                     "output_tokens": 1}}  # fmt: skip
+    Producer(made.settings.redis).send([(int(LATE.timestamp() * 1000), "initech", json.dumps(late).encode())], batch=1)
     runtime.run(made.settings, made.configuration, drain=True)
     yield made
     made.query_command(f"DROP DATABASE {database}")
@@ -126,7 +134,7 @@ def test_the_summary_says_what_was_sealed_and_over_what(sealed: Stores) -> None:
     facts = {(one["owner"], one["item"]): one for one in summary["totals"]["usage_facts"]}
     rows = sealed.rows(
         "SELECT tenant, toString(meter) AS m, count() AS n, sum(f.events) AS e, sum(f.value) AS v"
-        " FROM @usage_facts_current AS f GROUP BY ALL"
+        " FROM @usage_facts_current AS f WHERE booked_minute < '2025-04-06 04:00:00' GROUP BY ALL"
     )
     assert {(row["tenant"], row["m"]): (row["n"], row["e"], row["v"]) for row in rows} == {
         key: (one["rows"], one["events"], type(rows[0]["v"])(one["total"])) for key, one in facts.items()
@@ -135,12 +143,60 @@ def test_the_summary_says_what_was_sealed_and_over_what(sealed: Stores) -> None:
         (type(rows[0]["v"])(one["total"]) for one in summary["totals"]["rated_usage"]), start=0 * rows[0]["v"]
     )
     (booked,) = sealed.rows(
-        "SELECT sum(r.amount) AS total FROM @rated_usage_current AS r WHERE status = 'sealed' AND entity = 'US01'"
+        "SELECT sum(r.amount) AS total FROM @rated_usage_current AS r WHERE status = 'sealed'"
+        " AND entity = 'US01' AND accounting_period = '2025-03'"
     )
     assert charged == booked["total"]
     with read(sealed.engine) as connection:
         actions = [(row["action"], row["reason"]) for row in audit.entries(connection, f"US01/{PERIOD}")]
     assert [action for action, _ in actions] == ["seal-period", "close-period"]
+
+
+def test_a_leaf_is_the_digest_of_its_rows_as_python_makes_it(sealed: Stores) -> None:
+    def text(value: str) -> str:
+        return f"{len(value.encode())}:{value}"
+
+    rows = sealed.rows(
+        "SELECT tenant, toString(meter) AS m, dimensions, usage_minute, booked_minute, value, value_time, events AS e,"
+        " version FROM @usage_facts_current WHERE tenant = 'globex' AND meter = 'input_tokens'"
+        " AND booked_minute < '2025-04-06 04:00:00'"
+    )
+    by_hour: dict[int, list[str]] = {}
+    for row in rows:
+        dimensions = sorted(row["dimensions"].items())
+        micros = (row["value_time"] - EPOCH) // timedelta(microseconds=1)
+        content = (
+            f"{text(row['tenant'])}{text(row['m'])}{len(dimensions)}="
+            f"{''.join(text(name) + text(value) for name, value in dimensions)}{minute_of(row['usage_minute']) * 60};"
+            f"{minute_of(row['booked_minute']) * 60};{row['value']:.12f};{micros};{row['e']};{row['version']};"
+        )
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        by_hour.setdefault(minute_of(row["booked_minute"]) // 60, []).append(digest)
+    name = _proof(sealed).seal.summary["leaves"]
+    found = {
+        leaf.hour: (leaf.rows, leaf.digest)
+        for leaf in sealed_leaves.kept(sealed, name, "usage_facts")
+        if leaf.place[1:] == ("globex", "input_tokens")
+    }
+    assert found == {
+        hour: (len(hashes), hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest())
+        for hour, hashes in by_hour.items()
+    }
+    assert sum(map(len, by_hour.values())) > 256  # some hash ends with a zero byte, most likely
+
+
+def test_what_comes_after_the_close_is_a_correction_outside_of_the_seal(sealed: Stores) -> None:
+    rows = sealed.rows(
+        "SELECT accounting_period AS p, original_period AS o, charge, quantity AS q FROM @rated_usage_current"
+        " WHERE customer = 'initech' AND booked_hour = '2025-04-20 09:00:00' AND quantity != 0 ORDER BY charge"
+    )
+    assert {(row["p"], row["o"]) for row in rows} == {("2025-04", "2025-03")}
+    assert [row["charge"] for row in rows] == ["input_gpt_4", "output_gpt_4"]
+    facts = sealed.rows("SELECT sum(f.events) AS n FROM @usage_facts_current AS f WHERE tenant = 'initech'"
+                        " AND meter = 'input_tokens'")[0]["n"]  # fmt: skip
+    totals = _proof(sealed).seal.summary["totals"]["usage_facts"]
+    (frozen,) = [one for one in totals if (one["owner"], one["item"]) == ("initech", "input_tokens")]
+    assert frozen["events"] == facts - 1
 
 
 def test_sealing_again_changes_nothing_and_writes_a_lost_file_again(sealed: Stores) -> None:
