@@ -16,7 +16,7 @@ from config.revision import History
 from config.settings import Settings
 from console.problems import RETRY_AFTER_S, Problem
 from core.clock import Clock
-from core.errors import InvariantViolation
+from core.errors import InvariantViolation, RejectedError
 from queries.stores import Stores
 from sinks import ledger
 from sinks.clickhouse.client import Client, connect
@@ -24,6 +24,9 @@ from sinks.ledger import revisions
 
 HISTORY_S: Final = 2.0
 """How old the known configuration may be."""
+
+_ENDING_S: Final = 2.0
+"""So much longer than the server's own limit an answer is waited for."""
 
 T = TypeVar("T")
 
@@ -85,14 +88,21 @@ class StorePool:
             client = self._idle.pop() if self._idle else None
         if client is None:
             seconds = min(self._settings.clickhouse.request_timeout_s, self._seconds_max)
-            client = connect(self._settings.clickhouse.model_copy(update={"request_timeout_s": seconds}))
+            limited = self._settings.clickhouse.model_copy(update={"request_timeout_s": seconds + _ENDING_S})
+            client = connect(limited, seconds)  # what nobody waits for any more ends on the server, too
+        usable = False
         try:
             answer = question(Stores(self._settings, client, self.engine, self.history()))
-        except BaseException:
-            client.close()
+            usable = True
+        except (Problem, RejectedError):
+            usable = True  # a refusal says nothing about the connection
             raise
-        with self._lock:
-            self._idle.append(client)
+        finally:
+            if usable:
+                with self._lock:
+                    self._idle.append(client)
+            else:
+                client.close()
         return answer
 
     def history(self) -> History:

@@ -125,8 +125,8 @@ class Client:
         self.close()
 
 
-def connect(settings: ClickHouseSettings) -> Client:
-    """Connect. The database need not exist yet; name it in queries.
+def connect(settings: ClickHouseSettings, query_s_max: float | None = None) -> Client:
+    """Connect. The database need not exist yet; name it in queries. The server ends queries after `query_s_max`.
 
     :raises Unreachable: nothing answers; the message names the address and the setting.
     :raises FatalError: the server refuses us, or the URL is not one.
@@ -156,6 +156,7 @@ def connect(settings: ClickHouseSettings) -> Client:
             dedicated_pool=True,
             tz_mode="aware",
             show_clickhouse_errors="scrub",
+            settings={} if query_s_max is None else {"max_execution_time": max(1, math.ceil(query_s_max))},
         )
     except ClickHouseError as error:
         raise classify(error, settings, "connecting") from error

@@ -2,15 +2,19 @@
 
 import asyncio
 import threading
+from contextlib import nullcontext, suppress
 
 import pytest
 
-from config.settings import ConsoleSettings, Settings
+from config.revision import Configuration, Revision
+from config.settings import ClickHouseSettings, ConsoleSettings, Settings
 from console.problems import Problem
 from console.stores import StorePool, open_pool
 from core.clock import SystemClock
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, RetryableError, Unreachable
+from queries.stores import Stores
 from sinks import ledger
+from sinks.ledger import revisions
 
 
 def _pool(settings: Settings, **limits: float) -> StorePool:
@@ -69,3 +73,43 @@ def test_an_error_of_the_question_is_raised_and_frees_its_place(settings: Settin
 def test_a_ledger_that_is_not_migrated_is_said_at_the_start(settings: Settings) -> None:
     with pytest.raises(InvalidRequest, match="run `meterbridge migrate`"):
         open_pool(settings, SystemClock())
+
+
+def test_a_refusal_keeps_the_connection_and_a_failure_does_not(
+    settings: Settings, clickhouse_settings: ClickHouseSettings
+) -> None:
+    pool = _pool(settings.model_copy(update={"clickhouse": clickhouse_settings}))
+    revisions.record_revision(pool.engine, Revision(Configuration()), SystemClock().now())
+    seen: list[int] = []
+
+    def ask(error: Exception | None) -> None:
+        def question(stores: Stores) -> None:
+            seen.append(id(stores.client))
+            assert stores.rows("SELECT 1 AS one") == [{"one": 1}]
+            if error is not None:
+                raise error
+
+        with pytest.raises(type(error)) if error else nullcontext():
+            asyncio.run(pool.ask(question))
+
+    for error in (None, InvalidRequest("no"), Problem("not_found", "no"), None, Unreachable("gone"), None):
+        ask(error)
+    assert len(set(seen[:5])) == 1
+    assert pool._idle
+    pool.close()
+
+
+def test_a_slow_query_is_ended_by_the_server(settings: Settings, clickhouse_settings: ClickHouseSettings) -> None:
+    pool = _pool(settings.model_copy(update={"clickhouse": clickhouse_settings}), request_s_max=1)
+    revisions.record_revision(pool.engine, Revision(Configuration()), SystemClock().now())
+    said: list[str] = []
+
+    def slow(stores: Stores) -> None:
+        with pytest.raises(RetryableError) as ended:
+            stores.rows("SELECT sum(sleepEachRow(0.01)) FROM numbers(3000)")
+        said.append(str(ended.value))
+
+    with suppress(Problem):
+        asyncio.run(pool.ask(slow))
+    pool.close()  # waits for the thread
+    assert "code 159" in said[0] or "code 160" in said[0], f"not by the server's own limit: {said}"

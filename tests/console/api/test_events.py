@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import redis
+import structlog
 from cloudevents.conversion import to_binary, to_structured
 from cloudevents.http import CloudEvent
 from corehttp.exceptions import HttpResponseError
@@ -235,3 +236,19 @@ def test_a_body_that_does_not_come_is_not_waited_for(live_services: Services) ->
             answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b'"code":"too_slow"' in answer
+
+
+def test_a_caller_that_goes_away_is_no_failure(
+    live_services: Services, live_client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = make_token(live_services, "producer")
+    place = (live_client.base_url.host, live_client.base_url.port or 0)
+    with structlog.testing.capture_logs() as logs:
+        with socket.create_connection(place, timeout=10) as connection:
+            connection.sendall(
+                f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n[".encode()
+            )
+        assert _post(live_client, token, [_event(1)]).status_code == 204, "the service goes on"
+    assert not [one for one in logs if one["log_level"] in ("error", "critical")]
+    assert not caplog.records
