@@ -3,6 +3,7 @@
 import getpass
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 def show_list(
     kind: Annotated[str, typer.Option(help="Only this kind, such as invalid_quantity or posting_held.")] = "",
     tenant: Annotated[str, typer.Option(help="Only groups in which this tenant has a part.")] = "",
+    amount_min: Annotated[
+        str, typer.Option(help="Only groups behind which at least so much waits, in any currency.")
+    ] = "",
     days: Annotated[float, typer.Option(help="Only what came in the last so many days. 0: all.", min=0)] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
 ) -> None:
@@ -42,18 +46,38 @@ def show_list(
 
     since = SystemClock().now() - timedelta(days=days) if days else None
     with open_stores(context().settings) as stores:
-        found = groups(stores, kind=kind, tenant=tenant, since=since, everything=everything)
+        least = _amount(amount_min)
+        found = groups(stores, kind=kind, tenant=tenant, since=since, amount_min=least, everything=everything)
     rows = [
-        (group.key, group.kind, f"{group.count:,}", _tenants(group), _time(group.last), group.cause) for group in found
+        (
+            *(group.key, group.kind, f"{group.count:,}", _at_stake(group)),
+            *(_tenants(group), _time(group.last), group.cause),
+        )
+        for group in found
     ]
     title = f"{len(found)} {'' if everything else 'open '}group(s)"
-    columns = ("key", "kind", "count", "tenants", "last", "cause")
-    emit([asdict(group) | {"open": group.is_open} for group in found], table(title, columns, rows, right=("count",)))
+    columns = ("key", "kind", "count", "at stake", "tenants", "last", "cause")
+    emit(
+        [asdict(group) | {"open": group.is_open} for group in found],
+        table(title, columns, rows, right=("count", "at stake")),
+    )
 
 
 def _tenants(group: "Group") -> str:
     shown = ", ".join(group.tenants[:2])
     return shown if len(group.tenants) <= 2 else f"{shown} +{len(group.tenants) - 2}"
+
+
+def _amount(text: str) -> Decimal | None:
+    try:
+        return Decimal(text) if text else None
+    except InvalidOperation:
+        message = f"--amount-min {text!r} is not a number such as 1000.00"
+        raise InvalidRequest(message) from None
+
+
+def _at_stake(group: "Group") -> str:
+    return ", ".join(f"{amount:,f} {currency}" for currency, amount in sorted(group.at_stake.items()))
 
 
 def _time(value: datetime) -> str:
@@ -79,6 +103,7 @@ def show(keys: Keys) -> None:
                     "kind": group.kind,
                     "cause": group.cause,
                     "count": f"{group.count:,}",
+                    "at stake": _at_stake(group) or "not known",
                     "first, last": f"{_time(group.first)}, {_time(group.last)}",
                     "tenants": ", ".join(group.tenants),
                     "state": state,
@@ -129,8 +154,8 @@ def retry(
     with open_stores(context().settings) as stores:
         for group in find(stores, keys):
             if group.origin != "rejects":
-                done = "would be released" if dry_run else f"posting {release(stores, group, person, now)} is released"
-                count = 1
+                done = "would be released" if dry_run else f"released: {release(stores, group, person, now)}"
+                count = group.count
             else:
                 lines = corrected(group, file) if file else [as_line(row) for row in refused_events(stores, group)]
                 count = len(lines) if dry_run else send_again(stores, group, lines, person, now)

@@ -143,7 +143,7 @@ def retry(acting: Acting, key: str, corrected: Sequence[Row] | None = None) -> R
         exception_acts.check_releasable(group)
         posting = group.samples[0]["identity"] if acting.dry_run else exception_acts.release(stores, group, person, now)
         verb = "would be tried again" if acting.dry_run else "is tried again"
-        return {"count": 1, "changed": True, "said": f"posting {posting} {verb}"}
+        return {"count": group.count, "changed": True, "said": f"posting {posting} {verb}"}
     exception_acts.check_sendable(group)
     lines: list[dict[str, Any]]
     if corrected is not None:

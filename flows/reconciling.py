@@ -32,11 +32,15 @@ from core.metrics import (
 )
 from flows.supervise import die_with_parent
 from queries.reconcile_control import NAME as CONTROL_CHECK
+from sinks import ledger
+from sinks.ledger.exceptions import raise_exception, resolve
 
 log = structlog.get_logger()
 
 FILE: Final = "reconcile.json"
 """In the state directory: what the last run found, for `status`."""
+BREAK: Final = "reconciliation_break"
+"""Kind of the exceptions of identities that do not hold."""
 POLL_S: Final = 0.2
 FIRST_AFTER_S: Final = 120.0
 """The flow has a start of its own to make; behind it the first run comes soon, so that a restart is looked at."""
@@ -63,12 +67,19 @@ class Schedule:
     """Runs reconciliation every so often until the flag is set. One object per flow."""
 
     def __init__(
-        self, settings: ReconcileSettings, state_dir: Path, run: Run, clock: Clock, first_after_s: float = FIRST_AFTER_S
+        self,
+        settings: ReconcileSettings,
+        state_dir: Path,
+        run: Run,
+        clock: Clock,
+        first_after_s: float = FIRST_AFTER_S,
+        record: Callable[[dict[str, Any]], None] = lambda _report: None,
     ) -> None:
         self._every_s = settings.every_minutes * 60.0
         self._first_after_s = min(first_after_s, self._every_s)
         self._path = state_dir / FILE
         self._run = run
+        self._record = record
         self._clock = clock
         self._shown: set[str] = set()
 
@@ -105,6 +116,8 @@ class Schedule:
             RECONCILE_LAST_SUCCESS.set(self._clock.now().timestamp())
             self._show(outcome.report)
         self._keep(outcome, began, seconds)
+        if outcome.report is not None:
+            self._record(outcome.report)
         return outcome
 
     def _show(self, report: dict[str, Any]) -> None:
@@ -153,6 +166,26 @@ def _missing_events(checks: list[dict[str, Any]]) -> int:
         if found["where"]["compared"] == "events"
     )
     return sum(difference for difference in differences if difference > 0)
+
+
+def as_exceptions(ledger_url: str, clock: Clock) -> Callable[[dict[str, Any]], None]:
+    """Return what makes an exception of each identity that does not hold, and resolves those that hold again."""
+
+    def record(report: dict[str, Any]) -> None:
+        engine = ledger.connect(ledger_url)
+        try:
+            with ledger.write(engine) as connection:
+                for check in report["checks"]:
+                    if check["broken"]:
+                        likely = check["breaks"][0]["likely_cause"] if check["breaks"] else ""
+                        detail = f"{check['name']}: {check['broken']} groups differ; likely: {likely}"
+                        raise_exception(connection, BREAK, check["name"], detail, clock.now())
+                holding = [check["name"] for check in report["checks"] if not check["broken"]]
+                resolve(connection, BREAK, holding, clock.now())
+        finally:
+            engine.dispose()
+
+    return record
 
 
 def last_result(state_dir: Path) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ def resolve(stores: Stores, group: Group, person: Person, now: datetime) -> None
     """Mark the group as seen to: it is open again when something comes after this."""
     with write(stores.engine) as connection:
         if group.origin == "ledger":
-            exceptions.resolve(connection, group.kind, [group.samples[0]["identity"]], now)
+            exceptions.resolve(connection, group.kind, group.identities, now)
         else:
             kind = RESOLVED_PREFIX + group.kind
             exceptions.raise_exception(connection, kind, group.key, group.cause, now)
@@ -178,11 +178,11 @@ def send_again(stores: Stores, group: Group, lines: list[dict[str, Any]], person
 
 
 def release(stores: Stores, group: Group, person: Person, now: datetime) -> str:
-    """Let the poster try a held posting again, under the same key, and return the key.
+    """Let the poster try held postings again, under the same keys, and return the keys.
 
     :raises InvalidRequest: the group is not a held posting.
     """
     check_releasable(group)
-    key = str(group.samples[0]["identity"])
-    held.release(stores.engine, key, actor=person.actor, reason=person.reason, now=now)
-    return key
+    for key in group.identities:
+        held.release(stores.engine, key, actor=person.actor, reason=person.reason, now=now)
+    return ", ".join(group.identities)

@@ -5,16 +5,20 @@ last time. A group's key is a digest of its kind and cause, so it stays the same
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
 from core.errors import InvalidRequest
+from queries.exception_amounts import at_stake
 from queries.stores import EPOCH, Stores
 from sinks.ledger import tables
+from sinks.ledger.amounts import exact
 from sinks.ledger.database import read
 from sinks.ledger.times import to_datetime
 
@@ -25,6 +29,8 @@ RESOLVED_PREFIX: Final = "group:"
 
 CAUSE: Final = "replaceRegexpAll(detail, '[0-9a-f]{8,}|[0-9]+', '#')"
 """Positions, digests and numbers differ from event to event; what is left is the cause."""
+
+_DIFFERS: Final = re.compile(r"\b[A-Z2-7]{16}\b|[0-9a-f]{8,}|[0-9]+")
 
 
 @dataclass(slots=True)
@@ -41,6 +47,10 @@ class Group:
     tenants: list[str] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
     resolved_until: datetime | None = None
+    identities: list[str] = field(default_factory=list)
+    """Of the ledger's exceptions: all that the group stands for."""
+    at_stake: dict[str, Decimal] = field(default_factory=dict)
+    """By currency the debits of the postings that wait; empty where no amount is known yet."""
 
     @property
     def is_open(self) -> bool:
@@ -60,10 +70,12 @@ def groups(
     tenant: str = "",
     tenants: Sequence[str] | None = None,
     since: datetime | None = None,
+    amount_min: Decimal | None = None,
     everything: bool = False,
 ) -> list[Group]:
     """Return the groups, those with the most exceptions first; resolved ones only if `everything` is asked for.
 
+    With `amount_min` those behind which at least that much waits in some currency: not what has no known amount.
     With a tenant, or `tenants`, counts and samples are theirs alone, and what has no tenant is left out.
     """
     only = [tenant] if tenant else list(tenants or ())
@@ -80,6 +92,7 @@ def groups(
         for group in found
         if (everything or group.is_open)
         and kind in ("", group.kind)
+        and (amount_min is None or max(group.at_stake.values(), default=Decimal(-1)) >= amount_min)
         and (not only or not set(only).isdisjoint(group.tenants))
     ]
     return sorted(kept, key=lambda group: (-group.count, group.key))
@@ -159,20 +172,43 @@ def _exceptions(stores: Stores, parameters: dict[str, Any]) -> list[Group]:
 
 
 def _ledger(stores: Stores, since: datetime | None) -> list[Group]:
-    """Return the ledger's own exceptions, each a group: they are few, and each has its posting or document."""
+    """Return the ledger's own exceptions, grouped by kind and cause, with the money behind them.
+
+    Of a cause that is open somewhere, what was resolved is left out.
+    """
     table = tables.exceptions
     query = select(table).where(~table.c.kind.startswith(RESOLVED_PREFIX)).order_by(table.c.created_at_ms)
     with read(stores.engine) as connection:
         rows = connection.execute(query.limit(GROUPS_MAX)).all()
-    found = []
+    by_cause: dict[tuple[str, str], list[Any]] = {}
     for row in rows:
-        at = to_datetime(row.created_at_ms)
-        if since is None or at >= since:
-            group = Group(key_of(row.kind, row.identity), row.kind, row.detail, "ledger", 1, at, at)
-            group.samples = [{"identity": row.identity, "detail": row.detail}]
-            group.resolved_until = None if row.resolved_at_ms is None else to_datetime(row.resolved_at_ms)
-            found.append(group)
-    return found
+        if since is None or to_datetime(row.created_at_ms) >= since:
+            by_cause.setdefault((row.kind, ledger_cause(row.detail)), []).append(row)
+    amounts = at_stake(stores.engine, [row.identity for row in rows])
+    return [_ledger_group(kind, cause, members, amounts) for (kind, cause), members in by_cause.items()]
+
+
+def _ledger_group(kind: str, cause: str, rows: list[Any], amounts: dict[str, tuple[str, Decimal]]) -> Group:
+    own = [row for row in rows if row.resolved_at_ms is None] or rows
+    times = [to_datetime(row.created_at_ms) for row in own]
+    group = Group(key_of(kind, cause), kind, cause, "ledger", len(own), min(times), max(times))
+    group.identities = [row.identity for row in own]
+    group.samples = [{"identity": row.identity, "detail": row.detail} for row in own[:SAMPLES_MAX]]
+    if len(own) == 1:
+        group.cause = own[0].detail
+    if own[0].resolved_at_ms is not None:
+        group.resolved_until = max(to_datetime(row.resolved_at_ms) for row in own)
+    with exact():
+        for identity in group.identities:
+            if identity in amounts:
+                currency, amount = amounts[identity]
+                group.at_stake[currency] = group.at_stake.get(currency, Decimal(0)) + amount
+    return group
+
+
+def ledger_cause(detail: str) -> str:
+    """Return what is left of a detail without keys, digests and numbers, which differ from one to the next."""
+    return _DIFFERS.sub("#", detail)
 
 
 def resolved_until(connection: Connection) -> dict[str, datetime]:

@@ -110,7 +110,8 @@ def visible_group(call: Call, stores: Stores, key: str) -> Group:
 
 def plain_group(group: Group) -> Row:
     """Return a group as plain values."""
-    return asdict(group) | {"open": group.is_open}
+    known = asdict(group) | {"open": group.is_open}
+    return {name: known[name] for name in COLUMNS}
 
 
 ENDPOINTS = (

@@ -12,7 +12,19 @@ from prometheus_client import REGISTRY
 
 from config.settings import ReconcileSettings
 from core.clock import ManualClock
-from flows.reconciling import IDENTITIES_MAX, Outcome, Schedule, command_of, in_process, last_result
+from flows.reconciling import (
+    BREAK,
+    IDENTITIES_MAX,
+    Outcome,
+    Schedule,
+    as_exceptions,
+    command_of,
+    in_process,
+    last_result,
+)
+from sinks import ledger
+from sinks.ledger.database import read
+from sinks.ledger.exceptions import open_exceptions
 
 START = datetime(2026, 11, 20, 6, tzinfo=UTC)
 
@@ -151,3 +163,34 @@ def test_a_process_that_hangs_is_ended_by_the_flag_and_by_its_limit() -> None:
 def test_the_command_names_the_window_and_the_configuration() -> None:
     command = command_of(ReconcileSettings(window_hours=6), Path("x.yaml"))
     assert command[1:] == [*["-P", "-m", "cli", "--config", "x.yaml", "reconcile", "--last-hours", "6", "--json"]]
+
+
+def test_an_identity_that_does_not_hold_is_an_exception_until_it_holds(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
+    ledger.migrate(url)
+    engine = ledger.connect(url)
+    record = as_exceptions(url, ManualClock(START))
+
+    def open_now() -> list[tuple[str, str, str]]:
+        with read(engine) as connection:
+            return [(row["kind"], row["identity"], row["detail"]) for row in open_exceptions(connection)]
+
+    record(report(facts=2, cents=0))
+    record(report(facts=2, cents=0))
+    assert open_now() == [(BREAK, "facts", "facts: 2 groups differ; likely: rows are missing")]
+    record(report(facts=0, cents=0))
+    assert open_now() == []
+    record(report(facts=1, cents=0))
+    assert [identity for _, identity, _ in open_now()] == ["facts"]
+    engine.dispose()
+
+
+def test_a_ledger_that_does_not_answer_loses_no_metric(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Outcome(report(facts=4)))
+    desk.schedule._record = as_exceptions(f"sqlite:///{tmp_path / 'missing' / 'ledger.sqlite'}", desk.clock)
+
+    with pytest.raises(Exception, match="no such table"):
+        desk.once()
+
+    assert sample("breaks", identity="facts") == 4
+    assert (last_result(tmp_path) or {})["broken"] == {"facts": 4}

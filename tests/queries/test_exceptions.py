@@ -1,10 +1,12 @@
 """Exceptions: grouped by cause, corrected and sent again, resolved and open again."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import orjson
 import pytest
+from sqlalchemy import select
 
 from core.errors import InvalidRequest
 from flows import runtime
@@ -12,7 +14,7 @@ from queries import exception_acts
 from queries.exception_acts import Person
 from queries.exceptions import Group, find, groups
 from queries.stores import Stores
-from sinks.ledger import audit, exceptions
+from sinks.ledger import audit, exceptions, tables
 from sinks.ledger.database import read, write
 from tests.queries.conftest import Finished
 
@@ -140,3 +142,36 @@ def test_a_key_is_found_by_its_beginning_and_an_unknown_one_refused(finished: Fi
     assert find(finished.stores, [group.key[:8]])[0].key == group.key
     with pytest.raises(InvalidRequest, match="exceptions list"):
         find(finished.stores, ["nothing"])
+
+
+def test_the_ledgers_exceptions_are_grouped_by_cause_with_the_money_behind_them(finished: Finished) -> None:
+    stores, now = finished.stores, datetime.now(UTC)
+    table = tables.postings
+    with read(stores.engine) as connection:
+        rows = connection.execute(select(table.c.key, table.c.currency, table.c.json).order_by(table.c.key)).all()
+    expected: dict[str, Decimal] = {}
+    with write(stores.engine) as connection:
+        for number, row in enumerate(rows):
+            detail = f"posting {row.key}: the ERP has no customer for it (try {number})"
+            exceptions.raise_exception(connection, "posting_held", row.key, detail, now)
+            lines = orjson.loads(row.json)["lines"]
+            debits = sum((Decimal(line["amount"]) for line in lines if line["side"] == "debit"), Decimal(0))
+            expected[row.currency] = expected.get(row.currency, Decimal(0)) + debits
+        exceptions.raise_exception(connection, "posting_held", "A" * 16, "the period is closed", now)
+
+    held = {group.count: group for group in _of(stores, "posting_held")}
+    assert set(held) == {1, len(rows)}
+    group = held[len(rows)]
+    assert group.cause == "posting #: the ERP has no customer for it (try #)"
+    assert group.at_stake == expected
+    assert len(group.samples) == 3
+    assert held[1].at_stake == {}
+    most = max(expected.values())
+    assert [one.key for one in groups(stores, amount_min=most)] == [group.key]
+    assert groups(stores, amount_min=most + 1) == []
+
+    exception_acts.resolve(stores, group, PERSON, now + timedelta(seconds=1))
+    assert [one.count for one in _of(stores, "posting_held")] == [1]
+    assert find(stores, [group.key])[0].resolved_until is not None
+    exception_acts.resolve(stores, held[1], PERSON, now + timedelta(seconds=1))
+    assert _of(stores, "posting_held") == []
