@@ -77,7 +77,7 @@ def preview(settings: Settings, request: Request, now: datetime, advance: Callab
     known = {one.id for one in latest.price_corrections}
     pending = [one for one in approved if one.id not in known]
     corrections = (*latest.price_corrections, *pending)
-    correction, is_new = _correction(latest, corrections, request)
+    correction, is_new = correction_of(latest, corrections, request)
     with_it = (*corrections, correction) if is_new else corrections
     report = compare(
         settings,
@@ -137,10 +137,14 @@ def _check_begins(engine: Engine, latest: Configuration, request: Request, now: 
         raise InvalidRequest(message)
 
 
-def _correction(
+def correction_of(
     latest: Configuration, corrections: tuple[PriceCorrection, ...], request: Request
 ) -> tuple[PriceCorrection, bool]:
-    """Return the correction and whether it is new."""
+    """Return the correction that a request comes to, and whether it is new.
+
+    :raises InvalidRequest: plan or version are unknown, or nothing would change.
+    :raises ConfigError: the prices are no prices, or more than prices differ.
+    """
     plan = next((one for one in latest.plans if one.id == request.plan), None)
     if plan is None:
         message = f"there is no plan {request.plan!r}: known are {', '.join(sorted(one.id for one in latest.plans))}"

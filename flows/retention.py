@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from config.revision import History
+from core.directory_lock import DirectoryLock
 from core.errors import Disagreement
 from queries import kept_usage
 from queries.stores import Stores
@@ -143,7 +144,13 @@ def apply(stores: Stores, now: datetime, actor: str, done: Callable[[Due], None]
     """Remove everything that is due, and yield it month by month.
 
     :raises Disagreement: the totals of raw events do not count as many as there are; nothing of that month is removed.
+    :raises LockHeld: another run works on it.
     """
+    with DirectoryLock(stores.settings.state_dir / "retention.lock"):
+        yield from _apply(stores, now, actor, done)
+
+
+def _apply(stores: Stores, now: datetime, actor: str, done: Callable[[Due], None]) -> Iterator[Due]:
     held = held_by(retention.holds(stores.engine), stores.history)
     tables = {table.name: table for table in TABLES}
     for one in due(stores, now):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, exc, func, insert, select, update
 
 from core.errors import InvalidRequest
 from sinks.ledger import audit, tables
@@ -61,19 +61,25 @@ def expirations(engine: Engine, table: str | None = None) -> list[Expiration]:
 
 
 def record(engine: Engine, found: Expiration, actor: str) -> None:
-    """Record that a month expires, before its rows go; the totals kept for it are complete by then."""
+    """Record that a month expires, before its rows go; the totals kept for it are complete by then.
+
+    :raises InvalidRequest: it is recorded already.
+    """
+    values = {
+        "table_name": found.table,
+        "month": found.month,
+        "removed_rows": found.removed_rows,
+        "kept_rows": found.kept_rows,
+        "digest": found.digest,
+        "actor": actor,
+        "recorded_at_ms": to_ms(found.recorded_at),
+    }
     with write(engine) as connection:
-        connection.execute(
-            insert(_EXPIRATIONS).values(
-                table_name=found.table,
-                month=found.month,
-                removed_rows=found.removed_rows,
-                kept_rows=found.kept_rows,
-                digest=found.digest,
-                actor=actor,
-                recorded_at_ms=to_ms(found.recorded_at),
-            )
-        )
+        try:
+            connection.execute(insert(_EXPIRATIONS).values(values))
+        except exc.IntegrityError as error:
+            message = f"{found.month} of {found.table} was recorded as expired in this moment: is it run elsewhere too?"
+            raise InvalidRequest(message) from error
         audit.record(
             connection,
             at=found.recorded_at,

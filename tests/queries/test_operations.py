@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -15,7 +15,7 @@ from queries.operations import hours_between, report
 from queries.reconcile import reconcile, span_of
 from queries.reconcile_erp import checks
 from sinks.erp.registry import Adapters
-from sinks.ledger import audit, tables
+from sinks.ledger import acts, audit, tables
 from sinks.ledger.database import read, write
 from tests.queries.conftest import START, Finished
 
@@ -84,6 +84,22 @@ def test_acts_by_hand_count_per_thousand_documents_of_their_month(finished: Fini
     month = next(one for one in found.months if (one.entity, one.period) == own)
     assert month.touches_per_1000 == (Decimal(2000) / month.documents).quantize(Decimal("0.1"))
     assert found.other_touches == {"resolve_exception": 1}
+
+
+def test_invoices_of_billing_periods_that_ended_in_the_month_count(finished: Finished) -> None:
+    engine = finished.stores.engine
+    at = datetime(2026, 12, 3, 5, tzinfo=UTC)  # two days after November in New York
+    for number, (ends, recorded_at) in enumerate(
+        (("2026-12-01T05:00:00+00:00", at), ("2026-12-15T00:00:00+00:00", at + timedelta(days=20)))
+    ):
+        act = acts.Act(f"ACT{number}", acts.INVOICE, f"c{number}", "US01", 1, {"period_end": ends})
+        with write(engine) as connection:
+            acts.record(connection, act, actor="ann", reason="", at=recorded_at)
+    found = {(one.entity, one.period): one.hours_to_invoiced for one in report(finished.stores, NOW).months}
+    assert found["US01", "2026-11"] == Decimal("48.0")
+    assert found["EU01", "2026-11"] is None
+    with write(engine) as connection:
+        connection.execute(delete(tables.acts))
 
 
 def test_a_month_is_reconciled_when_all_its_postings_are(finished: Finished) -> None:

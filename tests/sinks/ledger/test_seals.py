@@ -1,5 +1,6 @@
 """Seals in the ledger, on both databases: a chain that is only added to."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from queries.leaves_clickhouse import Scope
 from queries.leaves_ledger import document_leaves, posting_leaves
 from sinks import ledger
 from sinks.erp.journal import JournalAdapter
-from sinks.ledger import audit, closes, documents, seals
+from sinks.ledger import audit, closes, documents, retention, seals
 from sinks.ledger.database import read, write
 from tests.flows.poster_world import START, World
 from tests.sinks.ledger.samples import HOUR, SampleDocument, key
@@ -81,6 +82,24 @@ def test_the_same_books_have_the_same_leaves_in_both_databases(
     assert [leaf.owner for leaf in leaves] == ["Zoe", "adam", "b", "Änne", "acme"]
     assert [leaf.total for leaf in leaves] == ["1", "1.1", "1.3", "1.2", "-7.5"]
     assert [(leaf.rows, leaf.total) for leaf in posted] == [(4, "4.6"), (1, "7.5")]
+
+
+def test_a_month_of_a_table_expires_once_and_holds_are_in_force_until_they_end(engine: Engine) -> None:
+    for month in (202411, 202412):
+        retention.record(engine, retention.Expiration("usage_events", month, 5, 2, "d", START), "ann")
+    with pytest.raises(InvalidRequest, match="202412 of usage_events was recorded"):
+        retention.record(engine, retention.Expiration("usage_events", 202412, 5, 2, "d", START), "bob")
+    assert retention.expired_before(engine) == {"usage_events": datetime(2025, 1, 1, tzinfo=UTC)}
+    assert [one.month for one in retention.expirations(engine)] == [202411, 202412]
+    later = START + timedelta(days=1)
+    for now in (START, later):
+        assert retention.place(engine, "tenant", "acme", actor="ann", reason="case", now=now)
+        assert not retention.place(engine, "tenant", "acme", actor="bob", reason="case", now=later)
+        retention.release(engine, "tenant", "acme", actor="ann", reason="over", now=later)
+    assert retention.holds(engine) == []
+    assert [one.released_at for one in retention.holds(engine, released=True)] == [later, later]
+    assert retention.audit_rows(engine, later) == 3
+    assert retention.remove_audit(engine, later, "ann", later) == 3
 
 
 def test_a_staged_document_is_not_part_of_the_period(engine: Engine) -> None:
