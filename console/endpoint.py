@@ -43,10 +43,11 @@ class Call:
     async def raw_body(self) -> bytes:
         """Return the body as it came.
 
-        :raises Problem: 413 or 408.
+        :raises Problem: 413, 408 or 503.
         """
         settings = self.services.settings.console
-        return await limits.read_body(self.request, settings.body_bytes_max, settings.request_s_max)
+        room = self.services.room
+        return await limits.read_body(self.request, settings.body_bytes_max, settings.request_s_max, room)
 
     async def body(self, kind: type[StructT]) -> StructT:
         """Return the JSON body, checked.

@@ -2,16 +2,20 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from starlette.requests import Request
 
-from console.problems import Problem
+from console.problems import RETRY_AFTER_S, Problem
 from core.clock import Clock
 
 BURST_S: Final = 4.0
 KEYS_MAX: Final = 10_000
+READING_BYTES_MAX: Final = 256 << 20
+"""Bodies that are being read at once."""
 
 
 @dataclass(slots=True)
@@ -75,14 +79,42 @@ def too_many(what: str, wait_s: float) -> Problem:
     return Problem("too_many_requests", f"{what}: ask again in {seconds} s", headers={"Retry-After": str(seconds)})
 
 
-async def read_body(request: Request, bytes_max: int, seconds_max: float) -> bytes:
+class Room:
+    """Memory for bodies on their way: what is full is refused, so that many slow callers cannot fill the process."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max, self._taken = bytes_max, 0
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """Hold that many bytes for the block.
+
+        :raises Problem: 503 if there is no room.
+        """
+        if self._taken and self._taken + size > self._bytes_max:
+            detail = "too many requests are being read: send it again later"
+            raise Problem("unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+        self._taken += size
+        try:
+            yield
+        finally:
+            self._taken -= size
+
+
+async def read_body(request: Request, bytes_max: int, seconds_max: float, room: Room) -> bytes:
     """Return the whole body.
 
-    :raises Problem: 413, as soon as it is known to be larger than `bytes_max`; 408 if it takes longer to come.
+    :raises Problem: 413, as soon as it is known to be larger than `bytes_max`; 408 if it takes longer to come; 503 if
+        there is no room for it.
     """
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > bytes_max:
         raise _too_large(bytes_max)
+    with room.take(int(stated) if stated.isdigit() else bytes_max):
+        return await _read(request, bytes_max, seconds_max)
+
+
+async def _read(request: Request, bytes_max: int, seconds_max: float) -> bytes:
     parts: list[bytes] = []
     size = 0
     try:

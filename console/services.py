@@ -6,7 +6,7 @@ from config.settings import Settings
 from console.answers import to_json
 from console.auth import Authenticator
 from console.intake import Intake
-from console.limits import RateLimiter
+from console.limits import READING_BYTES_MAX, RateLimiter, Room
 from console.live import Broadcast, read_overview
 from console.stores import StorePool, open_pool
 from core.clock import Clock
@@ -22,6 +22,7 @@ class Services:
     authenticator: Authenticator
     intake: Intake
     live: Broadcast
+    room: Room
     requests: RateLimiter
     events: RateLimiter
 
@@ -50,6 +51,7 @@ def open_services(settings: Settings, clock: Clock) -> Services:
         authenticator=Authenticator(pool, clock),
         intake=Intake(settings, pool, clock),
         live=Broadcast(live_message, settings.console.streams_max),
+        room=Room(max(READING_BYTES_MAX, settings.console.body_bytes_max)),
         requests=RateLimiter(settings.console.requests_per_s_max, clock),
         events=RateLimiter(settings.console.events_per_s_max, clock),
     )

