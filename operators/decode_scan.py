@@ -55,9 +55,13 @@ class Compiled:
 
                 made = scanner.Scanner(plan)
                 scanner.prove(made, plan)
-        except Exception as error:  # numba is absent, or does not run here: nothing depends on it
+        except ImportError as error:  # the addition is not installed
             self._failed = True
             log.info("Events are decoded without compiled code, with the same results.", cause=str(error))
+            return None
+        except Exception as error:  # it does not run here, or its directory cannot be used: nothing depends on it
+            self._failed = True
+            log.warning("Compiled code cannot be used: events are decoded more slowly.", cause=str(error))
             return None
         return made
 

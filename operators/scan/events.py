@@ -67,6 +67,7 @@ def read(
     sums: Any,
     spans: Any,
     members: Any,
+    counts: Any,
     attributes: Any,
     properties: Any,
 ) -> int:
@@ -74,6 +75,8 @@ def read(
 
     :param starts: where each line begins, and where the last one ends.
     :param scratch: room for the longest line and all attributes.
+    :param counts: zeros, one for each type; how many events of it were found. The properties of an event stand at its
+        place among the events of its type, so that types do not leave holes for each other.
     """
     rows, begins, sizes, times, highs, lows, contents, numbers = attributes
     kinds, value_begins, value_sizes, quantities = properties
@@ -111,9 +114,11 @@ def read(
             value_begins,
             value_sizes,
             quantities,
-            count,
+            counts[number],
         ):
             continue
+        if number >= 0:
+            counts[number] += 1
         highs[count], lows[count], contents[count] = digests_of(text, spans, has_time, scratch, secret, sums)
         rows[count], times[count], numbers[count] = row, event_us, number
         for name in (ID, SOURCE, TYPE, SUBJECT):

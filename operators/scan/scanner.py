@@ -23,6 +23,9 @@ from operators.scan.words import PADDING_BYTES
 from operators.scan.xxh3 import SECRET, STRIPES
 
 TEXT_BYTES_MAX: Final = (1 << 31) - 1
+VALUES_BYTES_MAX: Final = 1 << 30
+"""Room that is asked for, of which only what is written to is taken; with more than this others decode the batch."""
+_VALUE_BYTES: Final = 25
 _SAMPLE: Final = (
     b'{"specversion":"1.0","id":"1","source":"/check","type":"meterbridge.check","subject":"S\xc3\xa9","x":[{},null],'
     b'"time":"2026-10-31T10:59:59.25+01:00","data": {"a": [1, "b c"], "d": -0.5}}'
@@ -32,7 +35,7 @@ _SCRATCH_BYTES: Final = 4 * (ATTRIBUTE_CHARS_MAX + 16) + PADDING_BYTES
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What `read` wrote: by event, by attribute and event, by property and event. Places are in the joined text."""
+    """What `read` wrote: by event, by attribute and event, by property and event of its type."""
 
     text: npt.NDArray[np.uint8]
     row: npt.NDArray[np.int64]
@@ -76,7 +79,8 @@ class Scanner:
         Guarantee: pure; every event in the answer is one that the slow path accepts with the same columns.
         """
         joined = b"".join([*lines.raw, bytes(PADDING_BYTES)])
-        if len(joined) > TEXT_BYTES_MAX:
+        values_bytes = len(lines.raw) * self._properties * _VALUE_BYTES
+        if len(joined) > TEXT_BYTES_MAX or values_bytes > VALUES_BYTES_MAX:
             return None
         starts = np.zeros(len(lines.raw) + 1, dtype=np.int64)
         np.cumsum(np.fromiter(map(len, lines.raw), dtype=np.int64, count=len(lines.raw)), out=starts[1:])
@@ -125,17 +129,18 @@ class Scanner:
             np.empty(STRIPES, np.uint64),
             np.zeros((ATTRIBUTES, 3), np.int64),
             np.empty((2 * MEMBERS_MAX, 5), np.int64),
+            np.zeros(len(self._wanted.types), np.int64),
             attributes,
             values,
         )
-        arrays: list[Any] = [array[..., :count] for array in attributes] + [array[:, :count] for array in values]
+        arrays: list[Any] = [*(array[..., :count] for array in attributes), *values]
         return _Found(text, *arrays)
 
     def _meter(
         self, found: _Found, lines: Lines, number: int, places: npt.NDArray[np.int64], kept: Mask
     ) -> pl.DataFrame:
         """Return the meters' columns of the events of one type; those in doubt are taken from `kept`."""
-        batch = _Properties(found, self._uses[number], int(self._wanted.types[number + 1, 2]), places)
+        batch = _Properties(found, self._uses[number], int(self._wanted.types[number + 1, 2]), len(places))
         metered = meter_columns(self._meters[number], batch, np.zeros(len(places), dtype=np.bool_))
         kept[places[metered.doubtful]] = False
         for meter, unread in metered.exceptions:
@@ -147,25 +152,23 @@ class Scanner:
 class _Properties:
     """The properties of the events of one type, as `meter_columns` asks for them."""
 
-    def __init__(self, found: _Found, uses: dict[Path, int], first: int, places: npt.NDArray[np.int64]) -> None:
-        self.events = len(places)
+    def __init__(self, found: _Found, uses: dict[Path, int], first: int, events: int) -> None:
+        self.events = events
         self._found = found
         self._place_of = {path: first + index for index, path in enumerate(uses)}
-        self._places: Any = slice(None) if len(places) == len(found.row) else places
         self._texts: dict[Path, pl.Series] = {}
         self._quantities: dict[Path, pl.Series] = {}
         self._dimensions: dict[Dimensions, pl.Series] = {}
 
     def _kind(self, path: Path) -> npt.NDArray[np.uint8]:
-        kind: npt.NDArray[np.uint8] = self._found.kind[self._place_of[path]][self._places]
-        return kind
+        return self._found.kind[self._place_of[path], : self.events]
 
     def _text(self, path: Path) -> pl.Series:
         series = self._texts.get(path)
         if series is None:
             place = self._place_of[path]
             begin, size = self._found.value_begin[place], self._found.value_size[place]
-            series = columns.texts(self._found.text, begin[self._places], size[self._places])
+            series = columns.texts(self._found.text, begin[: self.events], size[: self.events])
             self._texts[path] = series
         return series
 
@@ -179,7 +182,7 @@ class _Properties:
         series = self._quantities.get(path)
         if series is None:
             kind = self._kind(path)
-            words = self._found.quantity[self._place_of[path]][self._places]
+            words = self._found.quantity[self._place_of[path], : self.events]
             series = only(columns.quantities(words), (kind == STRING) | (kind == NUMBER))
             self._quantities[path] = series
         return series
