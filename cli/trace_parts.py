@@ -33,6 +33,7 @@ def event_parts(trace: EventTrace) -> list[RenderableType]:
                     "booked": f"{_time(row['booked_minute'])}{_lateness(row)}",
                     "event": row["data"],
                 }
+                | ({"request": trace.request} if trace.request else {})
             )
         )
     if trace.refused:

@@ -13,12 +13,15 @@ from typing import Any, Final
 
 import orjson
 
+from core.errors import MeterbridgeError
 from core.reasons import VOID_TYPE
+from core.redis_client import connect, guarded
 from operators.decode_plan import RevisionPlan
 from operators.decode_slow import Accepted, decode_event
 from queries.document_state import document_states
 from queries.pricing_of import charges_of
 from queries.stores import Row, Stores, minute_of, of_hour, of_minute
+from sources.entries import REQUEST_FIELD
 
 _US_PER_MINUTE: Final = 60_000_000
 _MINUTES_PER_HOUR: Final = 60
@@ -54,6 +57,8 @@ class EventTrace:
     """Rejected and conflicting occurrences, and exception rows of the accepted one."""
     voids: list[Row] = field(default_factory=list)
     meters: list[MeterTrace] = field(default_factory=list)
+    request: str | None = None
+    """Id of the API request that brought it, while its stream entry is there to be asked."""
 
     @property
     def outcome(self) -> str:
@@ -81,7 +86,20 @@ def trace_event(stores: Stores, source: str, event_id: str) -> EventTrace:
     if trace.accepted is not None:
         trace.voids = _voids(stores, trace.accepted)
         trace.meters = _meters(stores, trace.accepted)
+        trace.request = _request(stores, trace.accepted)
     return trace
+
+
+def _request(stores: Stores, event: Row) -> str | None:
+    """Return the request that the event's stream entry names; None if it names none, is trimmed, or Redis is away."""
+    settings = stores.settings.redis
+    try:
+        with connect(settings) as client, guarded(settings):
+            found: Any = client.xrange(event["stream"], event["entry_id"], event["entry_id"], count=1)
+    except MeterbridgeError:
+        return None
+    named = found[0][1].get(REQUEST_FIELD) if found else None
+    return None if named is None else named.decode("utf-8", "replace")
 
 
 def _refused(stores: Stores, source: str, event_id: str) -> list[Row]:

@@ -24,7 +24,10 @@ class EventParameters(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class EventLife(msgspec.Struct):
-    """What became of an event: `accepted`, `voided` or `rejected`; its facts, rated rows, documents and postings."""
+    """What became of an event: `accepted`, `voided` or `rejected`; its facts, rated rows, documents and postings.
+
+    `request`: the id of the API request that brought it, while its stream entry is there to be asked.
+    """
 
     source: str
     id: str
@@ -33,6 +36,7 @@ class EventLife(msgspec.Struct):
     refused: list[dict[str, Any]]
     voids: list[dict[str, Any]]
     meters: list[dict[str, Any]]
+    request: str | None
 
 
 async def get_event_trace(call: Call) -> Response:
@@ -55,7 +59,7 @@ def _cut(call: Call, stores: Stores, trace: EventTrace) -> EventTrace:
     if not own:
         return trace
     if trace.accepted is not None and trace.accepted["tenant"] not in own:
-        trace.accepted, trace.voids, trace.meters = None, [], []
+        trace.accepted, trace.voids, trace.meters, trace.request = None, [], [], None
     trace.refused = [row for row in trace.refused if _subject(row) in own]
     for meter in trace.meters:
         meter.rated = [row for row in meter.rated if scope.sees_customer(call.token, stores.history, row["customer"])]

@@ -1,15 +1,19 @@
 """What the API took is what the flow books: posted events, through real streams, to stored events and facts."""
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from config.settings import RedisSettings
 from console.services import open_services
 from core.clock import SystemClock
 from flows import runtime
+from queries.event_trace import trace_event
+from queries.stores import open_stores
 from tests.console.conftest import bearer, make_token
 from tests.console.server import serving
 from tests.flows.harness import deploy
@@ -44,4 +48,8 @@ def test_posted_events_are_booked_once(redis_url: str, clickhouse_url: str, tmp_
         "SELECT count(), uniqExact(id), sum(JSONExtractUInt(data, 'data', 'input_tokens')) FROM @usage_events_current"
     )
     assert stored == (EVENTS, EVENTS, sum(range(EVENTS)))
+    with open_stores(deployed.settings) as stores:
+        assert trace_event(stores, "/api", "e-5").request == "load-1"
+        away = deployed.settings.model_copy(update={"redis": RedisSettings(url="redis://127.0.0.1:9/0")})
+        assert trace_event(replace(stores, settings=away), "/api", "e-5").request is None
     deployed.query_command(f"DROP DATABASE {deployed.settings.clickhouse.database}")
