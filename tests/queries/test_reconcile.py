@@ -89,6 +89,22 @@ CASES: list[tuple[str, str, str, str, str]] = [
         "hour was not rated",
     ),
     (
+        "a missing hour of facts",
+        "usage_facts",
+        "DELETE WHERE meter = 'requests' AND toStartOfHour(booked_minute) = (SELECT min(toStartOfHour(booked_minute))"
+        " FROM @usage_facts WHERE meter = 'requests')",
+        "requests: events are in facts",
+        "usage_facts are missing",
+    ),
+    (
+        "a missing hour of events",
+        "usage_events",
+        "DELETE WHERE toStartOfHour(ingest_time) = (SELECT min(toStartOfHour(ingest_time)) FROM @usage_events"
+        " WHERE type = 'llm.completion')",
+        "requests: events are in facts",
+        "usage_events are missing",
+    ),
+    (
         "an edited revenue",
         "rated_usage",
         "UPDATE revenue_amount = revenue_amount + toDecimal128('0.01', 12) WHERE customer = 'globex'"
@@ -136,6 +152,31 @@ def test_a_doubled_insert_is_found(finished: Finished) -> None:
 
     assert [found.difference for found in broken["no event is accepted twice"].breaks] == [3]
     assert sum(int(found.difference) for found in broken["accepted events are stored"].breaks) == -3
+
+
+def test_a_rated_row_written_twice_is_found(finished: Finished) -> None:
+    columns = ", ".join(
+        row["name"]
+        for row in finished.stores.rows(
+            "SELECT name FROM system.columns WHERE database = {database:String} AND table = 'rated_usage'"
+            " AND default_kind != 'MATERIALIZED' AND name != 'price_row' ORDER BY position",
+            {"database": finished.deployment.settings.clickhouse.database},
+        )
+    )
+    with _kept(finished, "rated_usage"):
+        finished.deployment.query_command(
+            finished.stores.resolved(
+                f"INSERT INTO @rated_usage ({columns}, price_row) SELECT {columns}, 'again' FROM @rated_usage"
+                " WHERE status = 'sealed' AND customer = 'globex' AND line_kind = 'usage'"
+                " AND charge = 'input' ORDER BY booked_hour LIMIT 1"
+            )
+        )
+        broken = _broken(finished)
+
+    assert {"facts are rated", "rated amounts are in documents"} <= broken.keys()
+    assert {found.difference < 0 for found in broken["facts are rated"].breaks} == {True}
+    assert "holds more than the facts" in broken["facts are rated"].breaks[0].cause
+    assert "rated row was edited" in broken["rated amounts are in documents"].breaks[0].cause
 
 
 def test_an_edited_document_is_found(finished: Finished) -> None:
