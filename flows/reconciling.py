@@ -223,10 +223,19 @@ def in_process(command: Sequence[str], seconds_max: float) -> Run:
                 return Outcome(None, f"it took more than {seconds_max:.0f} s (METERBRIDGE_RECONCILE__SECONDS_MAX)")
             printed, said = found
             if child.returncode not in _ANSWERED or not printed.strip():
-                return Outcome(None, said.decode(errors="replace").strip()[-2000:] or f"exit code {child.returncode}")
+                return Outcome(None, _message(said) or f"exit code {child.returncode}")
             return Outcome(dict(orjson.loads(printed)))
 
     return run
+
+
+def _message(said: bytes) -> str:
+    """Return what a command said about its end: the message of its error as JSON, else its last words."""
+    text = said.decode(errors="replace").strip()
+    try:
+        return str(orjson.loads(text)["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return text[-2000:]
 
 
 def command_of(settings: ReconcileSettings, config: Path) -> list[str]:

@@ -135,6 +135,10 @@ def python(text: str) -> list[str]:
         ("import sys; print('{\"checks\": []}'); sys.exit(1)", Outcome({"checks": []})),
         ("import sys; sys.stderr.write('error: no answer'); sys.exit(75)", Outcome(None, "error: no answer")),
         ("import sys; sys.stderr.write('error: bad option'); sys.exit(1)", Outcome(None, "error: bad option")),
+        (
+            'import sys; sys.stderr.write(\'{"error": "Unreachable", "message": "nothing answers"}\'); sys.exit(75)',
+            Outcome(None, "nothing answers"),
+        ),
         ("import os; os.kill(os.getpid(), 9)", Outcome(None, "exit code -9")),
         ("import os; print('{\"nice\": %d}' % os.nice(0))", Outcome({"nice": 10})),
     ],
