@@ -174,7 +174,7 @@ def test_a_rated_row_written_twice_is_found(finished: Finished) -> None:
         broken = _broken(finished)
 
     assert {"facts are rated", "rated amounts are in documents"} <= broken.keys()
-    assert {found.difference < 0 for found in broken["facts are rated"].breaks} == {True}
+    assert {Decimal(found.difference) < 0 for found in broken["facts are rated"].breaks} == {True}
     assert "holds more than the facts" in broken["facts are rated"].breaks[0].cause
     assert "rated row was edited" in broken["rated amounts are in documents"].breaks[0].cause
 
