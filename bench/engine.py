@@ -158,7 +158,9 @@ def measure(*, quick: bool) -> list[Figure]:
 
 
 def compare(flow_events: int, peer_events: int, rounds: int) -> list[Figure]:
-    """Run both in turn, `rounds` times."""
+    """Run both in turn, `rounds` times, after a first run that loads what a process loads once."""
+    with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
+        run_flow(lines.make(60_000), Path(directory))
     own_input, peer_input = lines.make(flow_events), lines.make(peer_events)
     own: list[float] = []
     cpu_us: list[float] = []
