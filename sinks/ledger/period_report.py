@@ -116,8 +116,8 @@ DO: dict[str, str] = {
     "unbalanced": "a defect: keep the posting and report it",
     "original_missing": "the entry to be reversed is gone from the ERP: run `meterbridge reconcile --erp`",
     "original_duplicated": "the entry to be reversed is there more than once: run `meterbridge reconcile --erp`",
-    "CONFLICT": "other content has this key in the ERP: somebody changed it; `meterbridge reconcile --erp`",
-    "DUPLICATED": "reverse the extra entries in the ERP, then `meterbridge reconcile --erp`",
+    "CONFLICT": "correct or remove the ERP's entry of this key, then `meterbridge reconcile --erp`",
+    "DUPLICATED": "reverse the extra entries in the ERP, take the key out of them, then `meterbridge reconcile --erp`",
     "MISMATCHED": "correct the entry in the ERP, then `meterbridge reconcile --erp`",
     "UNKNOWN": "nothing: the poster looks it up until it knows",
 }

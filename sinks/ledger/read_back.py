@@ -10,7 +10,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Engine, and_, func, or_, select, update
+from sqlalchemy import Connection, Engine, and_, func, or_, select, update
 
 from sinks.erp.port import ErpEntry, ErpPort, Posting, Window
 from sinks.ledger import drafts, exceptions, tables
@@ -18,7 +18,17 @@ from sinks.ledger.adjustments import adjustment_key
 from sinks.ledger.amounts import exact
 from sinks.ledger.database import read, write
 from sinks.ledger.invoice_lines import ADJUSTMENT, RECEIVABLE
-from sinks.ledger.postings import BOOKED, MISMATCHED, POSTED, RECONCILED, Stored, stored
+from sinks.ledger.postings import (
+    BOOKED,
+    CONFLICT,
+    MISMATCHED,
+    POSTED,
+    RECONCILED,
+    UNKNOWN,
+    Stored,
+    stored,
+)
+from sinks.ledger.postings import DUPLICATED as POSTED_TWICE
 from sinks.ledger.times import MS_PER_HOUR, to_datetime, to_ms
 
 _TABLE = tables.postings
@@ -27,6 +37,8 @@ EDITED, DELETED, DUPLICATED, UNEXPECTED, FOREIGN, BALANCE = (
     "erp_edited", "erp_deleted", "erp_duplicated", "erp_unexpected", "erp_unknown_entry", "erp_balance",
 )  # fmt: skip
 HOURS_PER_DAY: Final = 24
+_ALARMED: Final = (CONFLICT, POSTED_TWICE)
+"""States that only a correction in the ERP ends: once there is one, the poster looks the key up again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,8 @@ def days_of(engine: Engine, adapter: str, first_hour: int, end_hour: int) -> lis
 def read_back(engine: Engine, adapter: ErpPort, entities: Sequence[str], days: Iterable[date], now: datetime) -> Result:
     """Compare the entities' postings of those booked days with the adapter's books, and mark them.
 
+    One that was in conflict or there twice, and is not any more, is UNKNOWN again: the poster looks it up by its key.
+
     :raises Unreachable: the ERP does not answer; what was compared before is marked.
     """
     result = Result()
@@ -79,7 +93,7 @@ def read_back(engine: Engine, adapter: ErpPort, entities: Sequence[str], days: I
         for entry in adapter.read_back(Window(day, day)):
             entries.setdefault(entry.key, []).append(entry)
         strangers = [key for key in entries if key not in ours]
-        missing = [key for key, row in ours.items() if key not in entries and row.state in BOOKED]
+        missing = [key for key, row in ours.items() if key not in entries and row.state in (*BOOKED, *_ALARMED)]
         for start in range(0, len(missing), _KEYS_PER_QUERY):
             entries |= {k: v for k, v in adapter.lookup(missing[start : start + _KEYS_PER_QUERY]).items() if v}
         invoices = [adjustment_key(key) for key, row in ours.items() if row.posting.invoice is not None]
@@ -110,18 +124,21 @@ def compare(
 
     :param adjusting: what a person changed in the draft before it was posted, booked by now.
     """
-    if row.state not in BOOKED:
-        if not entries or row.state in ("SUBMITTED", "UNKNOWN", "ACCEPTED", "DUPLICATED", "CONFLICT"):
+    if row.state not in BOOKED and row.state not in _ALARMED:
+        if not entries or row.state in ("SUBMITTED", "UNKNOWN", "ACCEPTED"):
             return None  # the poster's own business: it looks these up
         numbers = ", ".join(entry.number for entry in entries)
         return Finding(UNEXPECTED, row.key, row.state, numbers, "somebody booked it by hand, or the ledger is older")
     if not entries and adjusting is not None and not any(_expected(row.posting, adapter, adjusting).values()):
         return None  # a draft that was given up
     if not entries:
+        if row.state in _ALARMED:
+            return None  # what was in the way is gone
         return Finding(DELETED, row.key, row.number, "no entry", "the entry was deleted in the ERP")
     if len(entries) > 1:
         numbers = ", ".join(entry.number for entry in entries)
-        return Finding(DUPLICATED, row.key, row.number, numbers, "the entry was copied in the ERP: reverse the extras")
+        cause = "the entry was copied in the ERP: reverse the extras, and take our key out of them"
+        return Finding(DUPLICATED, row.key, row.number or row.state, numbers, cause)
     return _differs(row, entries[0], adapter, adjusting)
 
 
@@ -133,7 +150,7 @@ def _expected(posting: Posting, adapter: ErpPort, adjusting: Posting | None) -> 
 def _differs(row: Stored, entry: ErpEntry, adapter: ErpPort, adjusting: Posting | None) -> Finding | None:
     posting = row.posting
     is_persons = posting.invoice is not None and posting.extra.get("state") == "draft"
-    checks: list[tuple[str, Any, Any]] = [("number", row.number, entry.number)]
+    checks: list[tuple[str, Any, Any]] = [("number", row.number, entry.number)] if row.state in BOOKED else []
     if entry.currency:
         checks.append(("currency", posting.currency, entry.currency))
     if entry.posting_date is not None and not is_persons:
@@ -190,6 +207,8 @@ def _mark(
                 result.findings.append(finding)
                 detail = f"ours: {finding.ours}; ERP: {finding.erp}; {finding.cause}"
                 exceptions.raise_exception(connection, finding.kind, key, detail, now)
+            if row.state in _ALARMED and finding is None:
+                _look_up_again(connection, row, now)
             if row.state not in BOOKED:
                 continue
             good = finding is None
@@ -208,6 +227,16 @@ def _mark(
         clean = [key for key, finding in found.items() if finding is None]
         for kind in (EDITED, DELETED, DUPLICATED, UNEXPECTED):
             exceptions.resolve(connection, kind, clean, now)
+
+
+def _look_up_again(connection: Connection, row: Stored, now: datetime) -> None:
+    """Let the poster find out what the ERP has now; nothing is sent before its lookups say that nothing is there."""
+    change = update(_TABLE).where(_TABLE.c.key == row.key, _TABLE.c.state == row.state)
+    values = {"state": UNKNOWN, "reason": "corrected", "detail": f"was {row.state}: {row.detail}", "lookups": 0}
+    connection.execute(
+        change.values(values | {"due_at_ms": 0, "changed_at_ms": to_ms(now), "version": _TABLE.c.version + 1})
+    )
+    exceptions.resolve(connection, f"posting_{row.state.lower()}", [row.key], now)
 
 
 def _strangers(engine: Engine, groups: Sequence[Sequence[ErpEntry]], now: datetime, result: Result) -> None:

@@ -1,6 +1,6 @@
 """Read-back: edits, deletions, copies and strangers made by hand in the books are found and named."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sinks.erp.journal import JournalAdapter
+from sinks.erp.port import Outcome, Posting, Unknown
 from sinks.ledger import postings, read_back
 from sinks.ledger.read_back import Result
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
@@ -122,3 +123,41 @@ def test_strangers_and_entries_of_postings_that_are_not_sent_are_raised(world: W
     row = postings.get(world.engine, waits.key)
     assert row is not None
     assert row.state == "PENDING"
+
+
+class Silent(JournalAdapter):
+    """A journal whose answers get lost."""
+
+    def submit(self, postings: Sequence[Posting], attempt_id: str) -> list[Outcome]:
+        return [Unknown("lost") for _ in super().submit(postings, attempt_id)]
+
+
+def test_a_conflict_and_a_duplicate_go_on_once_they_are_corrected_in_the_erp(world: World, tmp_path: Path) -> None:
+    before = {row.key for row in postings_of(world)}
+    world.book(*many(3, 40, booked_hour=HOUR + 30), complete_hour=HOUR + 31)
+    world.poster(erp=Silent(tmp_path / "books")).pass_once()
+    world.clock.sleep(120)  # its lease ends with it
+    copied, changed, removed = [row.key for row in postings_of(world) if row.key not in before]
+    path = tmp_path / "books/2025/2025-11-25.beancount"
+    good = path.read_text()
+    blocks = {key: next(one for one in good.split("\n\n") if key in one) for key in (copied, changed, removed)}
+    text = good.replace(blocks[copied], blocks[copied] + "\n\n" + blocks[copied])
+    for key in (changed, removed):
+        text = text.replace(blocks[key], blocks[key].replace('digest: "', 'digest: "0'))
+    path.write_text(text)
+    world.once(erp=JournalAdapter(tmp_path / "books"))
+    assert world.states() == {"POSTED": 5, "CONFLICT": 2, "DUPLICATED": 1}
+    assert {one.identity: one.kind for one in check(world, tmp_path).findings} == {
+        copied: "erp_duplicated", changed: "erp_edited", removed: "erp_edited"
+    }  # fmt: skip
+    assert (world.states()["CONFLICT"], world.states()["DUPLICATED"]) == (2, 1)  # not corrected yet
+
+    path.write_text(good.replace(blocks[removed] + "\n\n", ""))
+    assert check(world, tmp_path).is_clean
+    assert world.states() == {"RECONCILED": 5, "UNKNOWN": 3}
+    assert world.exceptions() == []
+    world.once(erp=JournalAdapter(tmp_path / "books"))
+    assert check(world, tmp_path).is_clean
+    assert world.states() == {"RECONCILED": 8}
+    text = path.read_text()
+    assert [text.count(f'key: "{key}"') for key in (copied, changed, removed)] == [1, 1, 1]
