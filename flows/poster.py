@@ -26,7 +26,7 @@ from config.revision import History
 from config.settings import Settings
 from core import metrics
 from core.clock import Clock
-from core.errors import Unreachable
+from core.errors import ConfigError, Unreachable
 from flows.clock_watch import STEP_S_MAX, StepDetector
 from flows.poster_delivery import Delivery
 from flows.poster_outcomes import OUTCOMES
@@ -230,9 +230,10 @@ class Poster:
             self._leases.pop(name, None)
             log.warning("A posting lease was lost.", entity=name, cause=str(error))
             return 0
-        except Unreachable as error:
+        except (Unreachable, ConfigError) as error:
+            # A company or credential that is wrong is this entity's affair: the others go on.
             desk.breaker.failed(str(error))
-            log.warning("The ERP does not answer.", entity=name, cause=str(error))
+            log.warning("The ERP does not answer, or refuses what names it.", entity=name, cause=str(error))
             self._sweep_later(desk)
             self._tell(name, desk)
             return 0
@@ -259,7 +260,7 @@ class Poster:
             self._leases[name] = lease
             try:
                 swept = desk.adapter.sweep()
-            except Unreachable as error:
+            except (Unreachable, ConfigError) as error:
                 desk.breaker.failed(str(error))
                 log.warning("The ERP does not answer; what lost requests left there stays for now.", cause=str(error))
                 continue

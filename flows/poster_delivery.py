@@ -27,8 +27,8 @@ log = structlog.get_logger()
 
 BATCHES_PER_TURN_MAX = 20
 LOOKUPS_PER_TURN_MAX = 1_000
-BISECT_POLL_S = 1.0
-"""Longest sleep while a part of a rejected batch waits for its token; the lease is renewed in between."""
+TOKEN_POLL_S = 1.0
+"""Longest sleep while work under way waits for its token; the lease is renewed in between."""
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Delivery:
 
     def _resolve(self) -> int:
         """Look UNKNOWN postings up by key."""
-        rows = self._due(postings.UNKNOWN, LOOKUPS_PER_TURN_MAX)
+        rows = self._due(postings.UNKNOWN, self._asked_at_once())
         if not rows or not self._token():
             return 0
         found = self.adapter.lookup([row.key for row in rows])
@@ -118,7 +118,7 @@ class Delivery:
 
     def _poll(self) -> int:
         """Ask for the outcome of accepted jobs."""
-        rows = self._due(postings.ACCEPTED, LOOKUPS_PER_TURN_MAX)
+        rows = self._due(postings.ACCEPTED, self._asked_at_once())
         if not rows or not self._token():
             return 0
         outcomes = self.adapter.poll([row.job for row in rows])
@@ -127,6 +127,10 @@ class Delivery:
         changes = [replace(after_submit(row, outcome, now, wait_s), outcome="") for row, outcome in pairs]
         self._apply(postings.ACCEPTED, changes)
         return sum(change.state != postings.ACCEPTED for change in changes)
+
+    def _asked_at_once(self) -> int:
+        """Return how many keys one token asks about: an adapter may need a request for each, as for a submit."""
+        return min(LOOKUPS_PER_TURN_MAX, self.adapter.capabilities.postings_max)
 
     def _token(self) -> bool:
         """Take the right to call the ERP once; without one, the desk pauses until there is."""
@@ -198,15 +202,28 @@ class Delivery:
         return self._record(rows, outcomes)
 
     def _half(self, rows: list[Stored], attempt_id: str) -> int:
-        """Send a part of a rejected batch at the ERP's pace; when it is time to stop, it goes back unsent."""
-        while wait_s := self.bucket.take_or_wait_s():
-            if self.stop.is_set():
-                why = "the poster stopped before this part of a rejected batch was sent again"
-                return self._record(rows, [NotSent(why) for _ in rows])
-            self.clock.sleep(min(wait_s, BISECT_POLL_S))
-            leases.renew(self.engine, self.lease, self.clock.now())
+        """Send a part of a rejected batch at the ERP's pace; when it is time to stop or wait, it goes back unsent."""
+        if self.breaker.wait_s() > 0:
+            return self._unsent(rows, "the ERP asked to wait before this part of a rejected batch was sent again")
+        if not self._wait_for_token():
+            return self._unsent(rows, "the poster stopped before this part of a rejected batch was sent again")
         leases.renew(self.engine, self.lease, self.clock.now())
         return self._send(rows, attempt_id)
+
+    def _wait_for_token(self) -> bool:
+        """Take the right to call the ERP, waiting for it where work under way needs it; False: it is time to stop."""
+        while wait_s := self.bucket.take_or_wait_s():
+            if self.stop.is_set():
+                return False
+            self.clock.sleep(min(wait_s, TOKEN_POLL_S))
+            leases.renew(self.engine, self.lease, self.clock.now())
+        return True
+
+    def _unsent(self, rows: list[Stored], why: str) -> int:
+        """Give back what is SUBMITTED and was not sent; the ERP was not asked, so its pace does not change."""
+        now, wait_s = self.clock.now(), self._backoff_s(rows)
+        self._apply(postings.SUBMITTED, [after_submit(row, NotSent(why), now, wait_s) for row in rows])
+        return 0
 
     def _record(self, rows: list[Stored], outcomes: Sequence[Outcome]) -> int:
         now, wait_s = self.clock.now(), self._backoff_s(rows)
@@ -230,7 +247,7 @@ class Delivery:
             change = Change(row.key, postings.HELD, reason=reason, detail=detail, due_at_ms=postings.NEVER_MS)
             self._apply(postings.PENDING, [change])
             return 1
-        if not self._token():
+        if not self._wait_for_token():  # giving up here would spend the token on the lookup again and again
             return 0
         attempt_id = f"{row.key}-{row.attempts + 1}"
         postings.begin_attempt(self.engine, self.lease, [row], attempt_id, self.clock.now())

@@ -5,13 +5,17 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 
+from config.entities import Entity
 from core import metrics
+from core.errors import ConfigError
 from sinks.erp.port import Capabilities, Idempotency
 from sinks.ledger import erp_status, held, leases, postings
+from sinks.ledger.erp_codes import ErpNames
+from sinks.ledger.reversal import reverse
 from tests.flows.poster_world import BY_CUSTOMER, World, many, postings_of
 from tests.sinks.erp.memory_erp import UNIQUE, MemoryErp
 from tests.sinks.ledger import samples
-from tests.sinks.ledger.samples import entity
+from tests.sinks.ledger.samples import ACCOUNTS, entity
 
 PER_CUSTOMER = [{"id": f"c{n}", "subjects": [f"c{n}"], "erp": {"customer": f"CUST-{n}"}} for n in range(12)]
 
@@ -92,6 +96,77 @@ def test_a_stop_while_bisecting_sends_the_rest_back_unsent(world: World) -> None
     world.erp.before = lambda: None
     world.clock.sleep(leases.TTL.total_seconds() + 1)
     assert world.poster().run_once().by_state == {"POSTED": 3, "HELD": 1}
+
+
+def test_a_part_of_a_rejected_batch_is_not_sent_while_the_erp_asks_to_wait(world: World) -> None:
+    world.erp = MemoryErp(replace(UNIQUE, atomic_batch=True), retry_after_s=120)
+    world.configure(BY_CUSTOMER)
+    world.book(*many(8))
+    poster = world.poster()
+    world.erp.script = ["not_sent"]
+    poster.pass_once()
+    world.erp.bad_keys = {postings_of(world)[7].key: "invalid"}
+    world.erp.script = ["ok", "throttled"]
+    world.clock.sleep(5)
+    poster.pass_once()
+    assert [len(batch) for batch in world.erp.batches] == [8, 8, 4]  # and not the other half
+    assert world.states() == {"PENDING": 8}
+    world.clock.sleep(60)
+    poster.pass_once()
+    assert len(world.erp.batches) == 3
+    world.clock.sleep(61)
+    assert poster.run_once().by_state == {"POSTED": 7, "HELD": 1}
+
+
+def test_lookups_ask_about_no_more_keys_at_once_than_are_sent_at_once(world: World) -> None:
+    world.erp = MemoryErp(replace(UNIQUE, postings_max=3))
+    world.configure(BY_CUSTOMER)
+    world.book(*many(7))
+    world.erp.script = ["lost"] * 3
+    poster = world.poster()
+    poster.pass_once()
+    asked: list[int] = []
+    answer = world.erp.lookup
+    world.erp.lookup = lambda keys: asked.append(len(keys)) or answer(keys)  # type: ignore[func-returns-value,method-assign]
+    assert poster.run_once().by_state == {"POSTED": 7}
+    assert max(asked) == 3
+
+
+def test_a_reversal_is_sent_at_the_slowest_rate_too(world: World) -> None:
+    world.erp = MemoryErp(replace(UNIQUE, rate_per_s=0.05, burst=1))
+    world.configure()
+    world.book(*many(1))
+    poster = world.poster()
+    poster.pass_once()
+    (original,) = postings_of(world)
+    entities = {"US01": Entity.model_validate(entity())}
+    now = world.clock.now()
+    made = reverse(world.engine, entities, ErpNames(ACCOUNTS), original.key, actor="ann", reason="r", now=now)
+    for _ in range(100):
+        poster.pass_once()
+        world.clock.sleep(1)
+    assert world.states() == {"POSTED": 1, "REVERSED": 1}
+    assert world.erp.entries.keys() == {original.key, made.key}
+
+
+def test_a_wrong_company_of_one_entity_holds_up_no_other(world: World) -> None:
+    world.configure(entity("DE01"), entity("US01"))
+    world.book(*many(1), *many(1, 10, entity="DE01"))
+    poster = world.poster()
+    message = "erp.company 'DE01' names 0 companies"
+
+    def refuse() -> None:
+        raise ConfigError([message])
+
+    wrong = MemoryErp(before_preflight=refuse)
+    poster._adapters = lambda erp: wrong if erp.company == "DE01" else world.erp
+    summary = poster.run_once()
+    assert summary.by_state == {"POSTED": 1, "PENDING": 1}
+    assert [(one.entity, one.cause) for one in erp_status.waiting(world.engine)] == [("DE01", message)]
+    wrong.before_preflight = lambda: None
+    world.clock.sleep(300)
+    assert poster.run_once().by_state == {"POSTED": 2}
+    assert erp_status.waiting(world.engine) == []
 
 
 def test_an_erp_that_is_down_for_days_is_waited_for_and_everybody_is_told(any_world: World) -> None:
