@@ -141,9 +141,10 @@ def retry(acting: Acting, key: str, corrected: Sequence[Row] | None = None) -> R
     person, now = Person(acting.actor, acting.reason), acting.clock.now()
     if group.origin != "rejects":
         exception_acts.check_releasable(group)
-        posting = group.samples[0]["identity"] if acting.dry_run else exception_acts.release(stores, group, person, now)
-        verb = "would be tried again" if acting.dry_run else "is tried again"
-        return {"count": group.count, "changed": True, "said": f"posting {posting} {verb}"}
+        if not acting.dry_run:
+            exception_acts.release(stores, group, person, now)
+        count, verb = len(group.identities), "would be tried again" if acting.dry_run else "are tried again"
+        return {"count": count, "postings": group.identities, "changed": True, "said": f"{count:,} postings {verb}"}
     exception_acts.check_sendable(group)
     lines: list[dict[str, Any]]
     if corrected is not None:
