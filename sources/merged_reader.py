@@ -105,6 +105,8 @@ class MergedReader:
         self._end_checked = False
         self._pending = _Pending()
         self.finished = not state.streams
+        self.is_behind = False
+        """The last round brought as many entries of a stream as it asked for: more are waiting."""
         self.watermark_ms = state.sent_ms
         """Every entry below it was taken."""
 
@@ -226,6 +228,7 @@ class MergedReader:
     def _read(self, connection: Connection) -> int:
         """Take the replies to what was asked; return how many entries came."""
         asked, self._asked = self._asked, []
+        self.is_behind = False
         limit = self._reply_limit(asked)
         replies = [connection.receive(limit) for _ in asked]
         return sum(self._receive(connection, one, reply) for one, reply in zip(asked, replies, strict=True))
@@ -249,6 +252,7 @@ class MergedReader:
                 cursor.state.watermark_ms = max(cursor.state.watermark_ms, self._reading.end_ms)
             return 0
         chunk = parse(cursor.state.name, reply)
+        self.is_behind |= len(chunk) >= asked.count
         self._accept(asked.place, cursor, chunk)
         return len(chunk)
 

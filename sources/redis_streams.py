@@ -70,7 +70,6 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
     ) -> None:
         self._name, self._state, self._reader = name, state, reader
         self._flow, self._stop, self._clock = settings.flow, stop, clock
-        self._read_entries = settings.redis.read_entries
         self._poll_s = min(self._flow.item_ms_max / 1000, AWAKE_S_MAX)
         self._grace_ms = grace_s * 1000
         self._end_watermark_ms = end_watermark_ms
@@ -116,7 +115,7 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
                     faults.reach("source.read")
                 self._recovered()
                 now_s = self._clock.monotonic_s()
-                is_loaded = entries >= self._read_entries
+                is_loaded = self._reader.is_behind
                 over = entries == 0 or now_s - began_s >= (work_loaded_s if is_loaded else work_s)
                 is_due = not is_loaded and (now_s - taken_s) * 1000 >= self._flow.item_ms_max
                 if over or is_due or self._reader.has_item:

@@ -342,3 +342,16 @@ def test_under_load_an_item_fills_up_before_it_leaves(redis_url: str, client: re
     partition = partition_of(settings_of(redis_url, streams=STREAMS[:1], read_entries=10, flow=flow), clock=StepClock())
     items = [item for item in partition.next_batch() if isinstance(item, RawBatch)]
     assert len(items[0].payloads) == 100, "whole reads come back for longer than the item's time"
+
+
+def test_a_reader_knows_that_more_is_waiting(redis_url: str, client: redis.Redis) -> None:
+    for at in range(25):
+        add(client, 0, NOW_MS, at)
+    add(client, 1, NOW_MS, 0)
+    reader, _ = reader_of(settings_of(redis_url, streams=STREAMS[:2], read_entries=10))
+    assert not reader.is_behind
+    behind = []
+    for _ in range(4):
+        reader.round()
+        behind.append(reader.is_behind)
+    assert behind == [True, True, False, False]
