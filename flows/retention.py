@@ -11,7 +11,7 @@ Per table and month, oldest first:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,9 +19,10 @@ from config.revision import History
 from core.directory_lock import DirectoryLock
 from core.errors import Disagreement
 from queries import kept_usage
+from queries.reconcile import sealed_until
 from queries.stores import Stores
 from sinks.ledger import retention
-from sinks.ledger.retention import EVENTS, Expiration, Hold, first_of
+from sinks.ledger.retention import EVENTS, Expiration, Hold, first_of, following
 
 AUDIT: Final = "audit_log"
 _SIZE_LIMIT: Final = "max_partition_size_to_drop"
@@ -100,17 +101,21 @@ def cut(now: datetime, months: int) -> int:
 
 
 def due(stores: Stores, now: datetime) -> list[Due]:
-    """Return what the policy removes now, oldest first."""
+    """Return what the policy removes now, oldest first: of tables only months that the flow has passed.
+
+    History that is being loaded arrives in old months: their totals would be kept, and more would still come.
+    """
     policy = stores.settings.retention
     held = held_by(retention.holds(stores.engine), stores.history)
     recorded = {(one.table, one.month) for one in retention.expirations(stores.engine)}
+    passed = sealed_until(stores)
     found = []
     for table in TABLES:
         months = getattr(policy, table.name)
         if months is None:
             continue
         for month, rows in _partitions(stores, table.name):
-            if month < cut(now, months):
+            if month < cut(now, months) and first_of(following(month)) <= passed:
                 kept = _held_rows(stores, table, month, held)
                 if rows > kept or (table.name, month) not in recorded:
                     found.append(Due(table.name, month, rows, kept, (table.name, month) in recorded))
@@ -151,12 +156,17 @@ def apply(stores: Stores, now: datetime, actor: str, done: Callable[[Due], None]
 
 
 def _apply(stores: Stores, now: datetime, actor: str, done: Callable[[Due], None]) -> Iterator[Due]:
-    held = held_by(retention.holds(stores.engine), stores.history)
     tables = {table.name: table for table in TABLES}
-    for one in due(stores, now):
+    for planned in due(stores, now):
+        # A run may take hours: what was put on hold meanwhile stays.
+        held = held_by(retention.holds(stores.engine), stores.history)
+        one = planned
         if one.table == AUDIT:
+            if held.customers or held.tenants:
+                continue
             retention.remove_audit(stores.engine, first_of(one.month), actor, now)
         else:
+            one = replace(one, held=_held_rows(stores, tables[one.table], one.month, held))
             if not one.recorded:
                 rows, digest = _keep(stores, one) if one.table == EVENTS else (0, "")
                 retention.record(stores.engine, Expiration(one.table, one.month, one.removes, rows, digest, now), actor)

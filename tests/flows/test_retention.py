@@ -96,6 +96,28 @@ def test_a_hold_on_a_customer_is_one_on_its_tenants_and_the_other_way_round(stor
     assert (held.customers, held.tenants) == (["acme"], ["acme", "acme-labs", "nobody"])
 
 
+def test_months_that_the_flow_has_not_passed_stay(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While history is loaded its months are old at once, and more of them is still to come."""
+    with monkeypatch.context() as patched:
+        patched.setattr(flow, "sealed_until", lambda _stores: datetime(2025, 3, 31, 23, tzinfo=UTC))
+        assert flow.due(stores, JULY) == []
+        patched.setattr(flow, "sealed_until", lambda _stores: datetime(2025, 4, 1, tzinfo=UTC))
+        assert {one.month for one in flow.due(stores, JULY)} == {202503}
+
+
+def test_what_is_put_on_hold_during_a_run_stays(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _months(stores, "usage_facts")
+    planned = [flow.Due("usage_facts", 202503, before[202503], 0, recorded=True)]
+    tenants = [row["tenant"] for row in stores.rows("SELECT DISTINCT tenant FROM @usage_facts")]
+    placed = [retention.Hold("tenant", tenant, JULY, "ann", "case 9") for tenant in tenants]
+    with monkeypatch.context() as patched:
+        patched.setattr(flow, "due", lambda _stores, _now: planned)
+        patched.setattr(retention, "holds", lambda _engine: placed)
+        (done,) = flow.apply(stores, JULY, "ann")
+    assert (done.held, done.removes) == (before[202503], 0)
+    assert _months(stores, "usage_facts") == before
+
+
 def test_an_old_month_goes_except_what_is_on_hold_and_still_reconciles(stores: Stores) -> None:
     assert _broken(stores) == {}
     assert flow.due(stores, JULY - timedelta(days=30)) == []
@@ -261,8 +283,11 @@ def test_the_commands(deployed: Deployment, monkeypatch: pytest.MonkeyPatch) -> 
     assert {one["name"] for one in call("hold", "list", "--all")["holds"]} == {"acme", "globex"}
 
 
-def test_when_everything_is_too_old_everything_goes_and_nothing_breaks(stores: Stores) -> None:
+def test_when_everything_is_too_old_everything_goes_and_nothing_breaks(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
     far = datetime(2060, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(flow, "sealed_until", lambda _stores: far)
     done = {one.table for one in flow.apply(stores, far, "ann")}
     assert done == {
         "usage_events", "usage_rejects", "usage_facts", "rated_usage", "financial_documents", "audit_log",
