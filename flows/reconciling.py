@@ -33,7 +33,7 @@ from core.metrics import (
 from flows.supervise import die_with_parent
 from queries.reconcile_control import NAME as CONTROL_CHECK
 from sinks import ledger
-from sinks.ledger.exceptions import raise_exception, resolve
+from sinks.ledger.exceptions import open_details, raise_exception, resolve
 
 log = structlog.get_logger()
 
@@ -41,6 +41,10 @@ FILE: Final = "reconcile.json"
 """In the state directory: what the last run found, for `status`."""
 BREAK: Final = "reconciliation_break"
 """Kind of the exceptions of identities that do not hold."""
+_SINCE: Final = "since "
+_LAST: Final = "9999"
+_TIMES: Final = ("booked_hour", "minute", "from")
+"""Where a break says when its group was booked. RFC 3339 in UTC: the order of texts is that of times."""
 POLL_S: Final = 0.2
 FIRST_AFTER_S: Final = 120.0
 """The flow has a start of its own to make; behind it the first run comes soon, so that a restart is looked at."""
@@ -169,23 +173,47 @@ def _missing_events(checks: list[dict[str, Any]]) -> int:
 
 
 def as_exceptions(ledger_url: str, clock: Clock) -> Callable[[dict[str, Any]], None]:
-    """Return what makes an exception of each identity that does not hold, and resolves those that hold again."""
+    """Return what makes an exception of each identity that does not hold, and resolves those that hold again.
+
+    The window moves on: an identity holds again only where a run looked at all that differed, and did not find it. What
+    left the window before that stays open until a person resolves it.
+    """
 
     def record(report: dict[str, Any]) -> None:
         engine = ledger.connect(ledger_url)
         try:
             with ledger.write(engine) as connection:
+                known = {name: _since(text) for name, text in open_details(connection, BREAK).items()}
                 for check in report["checks"]:
+                    name = check["name"]
                     if check["broken"]:
+                        since = min(_earliest(check, report["from"]), known.get(name, _LAST))
                         likely = check["breaks"][0]["likely_cause"] if check["breaks"] else ""
-                        detail = f"{check['name']}: {check['broken']} groups differ; likely: {likely}"
-                        raise_exception(connection, BREAK, check["name"], detail, clock.now())
-                holding = [check["name"] for check in report["checks"] if not check["broken"]]
-                resolve(connection, BREAK, holding, clock.now())
+                        detail = f"{name}: {check['broken']} groups differ, booked {_SINCE}{since}; likely: {likely}"
+                        if since < known.get(name, _LAST):
+                            resolve(connection, BREAK, [name], clock.now())  # an open one keeps its first detail
+                        raise_exception(connection, BREAK, name, detail, clock.now())
+                    elif report["from"] <= known.get(name, ""):
+                        resolve(connection, BREAK, [name], clock.now())
         finally:
             engine.dispose()
 
     return record
+
+
+def _earliest(check: dict[str, Any], begins: str) -> str:
+    """Return from when on the groups differ; the window's beginning where they do not say it, or not all are named."""
+    if len(check["breaks"]) < check["broken"]:
+        return begins
+    wheres = [found.get("where", {}) for found in check["breaks"]]
+    times = [next((where[name] for name in _TIMES if name in where), begins) for where in wheres]
+    return max(begins, min(time.replace(" ", "T") for time in times))
+
+
+def _since(detail: str) -> str:
+    """Return from when on an exception's groups differ, by its detail; "" for one that does not say it."""
+    _, _, text = detail.partition(_SINCE)
+    return text.partition(";")[0]
 
 
 def last_result(state_dir: Path) -> dict[str, Any] | None:

@@ -56,3 +56,9 @@ def open_exceptions(connection: Connection, limit: int = 1000) -> list[dict[str,
     query = select(_TABLE).where(_TABLE.c.resolved_at_ms.is_(None))
     rows = connection.execute(query.order_by(_TABLE.c.created_at_ms, _TABLE.c.key).limit(limit))
     return [dict(row._mapping) for row in rows]
+
+
+def open_details(connection: Connection, kind: str) -> dict[str, str]:
+    """Return the details of the open exceptions of a kind by identity."""
+    query = select(_TABLE.c.identity, _TABLE.c.detail).where(_TABLE.c.kind == kind, _TABLE.c.resolved_at_ms.is_(None))
+    return {row.identity: row.detail for row in connection.execute(query)}
