@@ -31,15 +31,22 @@ def reconcile(
     With --erp also the ERP's books: lines, amounts and balances, foreign edits, deletions and duplicates; postings are
     marked RECONCILED or MISMATCHED.
 
-    Prints what disagrees, by how much, and the likely cause. The exit code is 0 only if everything agrees.
+    Prints what disagrees, by how much, and the likely cause. The exit code is 0 only if everything agrees; where
+    nothing is booked it says that nothing was compared.
     """
-    from queries.reconcile import Span, report_to_plain, span_of  # noqa: PLC0415
+    from queries.reconcile import Span, report_to_plain, sealed_until, span_of  # noqa: PLC0415
     from queries.reconcile import reconcile as run  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
 
     begins, ends = _time(from_, "--from"), _time(to, "--to")
     with open_stores(context().settings) as stores:
         span = span_of(stores, begins, ends)
+        if (begins or ends) and span.begins >= span.ends:
+            message = (
+                f"nothing lies in that span: booked and sealed is until {sealed_until(stores):%Y-%m-%d %H:%M} UTC, and"
+                " --from must be before --to, both by the whole hour"
+            )
+            raise InvalidRequest(message)
         if last_hours:
             span = Span(max(span.begins, span.ends - timedelta(hours=last_hours)), span.ends)
         with progress("Reconciling", None) as advance:
@@ -83,6 +90,8 @@ def _parts(report: "Report") -> "list[RenderableType]":
     begins = "the beginning" if report.span.begins.year == 1970 else f"{report.span.begins:%Y-%m-%d %H:%M}"
     title = f"Booked from {begins} to {report.span.ends:%Y-%m-%d %H:%M} UTC"
     parts: list[RenderableType] = [table(title, ("check", "compared", "groups", "holds"), rows, right=("groups",))]
+    if not report.compared:
+        parts.append("Nothing was compared: nothing is booked in that span, or no hour of it is sealed yet.")
     parts.extend(f"note: {check.name}: {check.note}" for check in report.checks if check.note)
     for check in report.checks:
         if not check.holds:

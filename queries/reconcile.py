@@ -105,11 +105,17 @@ class Report:
         """Tell whether every identity holds."""
         return all(check.holds for check in self.checks)
 
+    @property
+    def compared(self) -> int:
+        """Return how many groups were compared: with none, nothing was looked at, and holding says nothing."""
+        return sum(check.groups for check in self.checks)
+
 
 def report_to_plain(report: Report) -> dict[str, Any]:
     """Return a report as plain values for JSON."""
     return {
         "holds": report.holds,
+        "compared": report.compared,
         "from": report.span.begins,
         "to": report.span.ends,
         "checks": [

@@ -62,7 +62,7 @@ def chain(report: Report) -> list[dict[str, Any]]:
     for name, what in _LINKS:
         checks = of_link[name]
         broken = sum(check.broken for check in checks)
-        state = "none" if not checks else "bad" if broken else "good"
+        state = "none" if not any(check.groups for check in checks) else "bad" if broken else "good"
         found.append({"name": name, "what": what, "state": state, "checks": len(checks), "broken": broken})
     return found
 

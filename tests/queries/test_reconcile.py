@@ -7,7 +7,9 @@ from decimal import Decimal
 import orjson
 import pytest
 from sqlalchemy import select, update
+from typer.testing import CliRunner
 
+from cli.main import app
 from config.settings import ReconcileSettings
 from flows.reconciling import command_of, in_process
 from queries.reconcile import Check, reconcile, span_of
@@ -43,6 +45,24 @@ def test_a_span_is_cut_to_sealed_hours(finished: Finished) -> None:
     report = reconcile(finished.stores, span_of(finished.stores, start, start + timedelta(hours=2)))
     assert report.holds
     assert all(check.groups for check in report.checks if check.name != "refused events are stored")
+
+
+def test_a_span_with_nothing_in_it_is_not_said_to_hold(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in finished.deployment.environment().items():
+        monkeypatch.setenv(name, value)
+
+    def call(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["--config", str(CONFIG), *arguments])
+        return result.exit_code, f"{result.output} {result.exception}"
+
+    for span in (["--from", "2999-01-01"], ["--from", "2026-11-20T09:20Z", "--to", "2026-11-20T09:40Z"]):
+        code, said = call("reconcile", *span)
+        assert code == 1
+        assert "booked and sealed is until" in said
+    code, said = call("reconcile", "--to", "1999-01-01")
+    assert (code, "Nothing was compared" in said) == (0, True)
+    code, said = call("--json", "reconcile", "--to", "1999-01-01")
+    assert orjson.loads(said.rpartition("}")[0] + "}")["compared"] == 0
 
 
 CASES: list[tuple[str, str, str, str, str]] = [
