@@ -126,7 +126,9 @@ class JournalAdapter:
         for index, posting in enumerate(postings):
             known = self._books.find(posting.key)
             rejected = problem(posting)
-            if known:
+            if len(known) > 1:
+                outcomes[index] = Unknown(f"the journal has {len(known)} entries of {posting.key}: the lookup tells")
+            elif known:
                 same = known[0].digest == posting.digest
                 number = number_text(known[0].number)
                 outcomes[index] = Posted(number, replayed=True) if same else Conflict(number, known[0].digest)

@@ -131,6 +131,8 @@ class InvoiceLine:
     service_from: date
     service_to: date
     """The last day of the service, included."""
+    account_role: str = ""
+    """The role of `account`, by which a corrected mapping finds it; empty in postings made before there was this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,7 @@ def _invoice_plain(invoice: Invoice) -> dict[str, Any]:
         {name: getattr(line, name) for name in ("text", "account", "tax_category")}
         | {"amount": format(line.amount, "f")}
         | {"service_from": line.service_from.isoformat(), "service_to": line.service_to.isoformat()}
+        | ({"account_role": line.account_role} if line.account_role else {})
         for line in invoice.lines
     ]
     plain = {"party": invoice.party, "reference": invoice.reference, "credits": invoice.credits, "lines": lines}
@@ -260,6 +263,7 @@ def _invoice(plain: dict[str, Any]) -> Invoice:
             line["tax_category"],
             date.fromisoformat(line["service_from"]),
             date.fromisoformat(line["service_to"]),
+            line.get("account_role", ""),
         )
         for line in plain["lines"]
     )

@@ -152,7 +152,7 @@ class RestAdapter:
             return failure
         if answer.status in _WRONG_ADDRESS:
             return NotSent(f"the ERP answered {answer.shown}: check the path in erp.options.submit")
-        if answer.status == 409:
+        if answer.status == 409 or (job and answer.status >= 400):  # a poll that is refused says nothing of the job
             return Unknown(f"the ERP answered {answer.shown}")
         if answer.status >= 400:
             return Rejected("invalid", answer.shown, answer.raw)
@@ -206,8 +206,9 @@ class RestAdapter:
         return outcomes
 
     def reverse(self, entry: ErpEntry, posting: Posting) -> Outcome:
-        """Book the opposite entry; refuse one that is not the opposite."""
-        return opposite_problem(entry, posting, self.expected) or self.submit([posting], posting.key)[0]
+        """Book the opposite entry; refuse one that is not the opposite, where the lines of an entry can be read."""
+        wrong = opposite_problem(entry, posting, self.expected) if self.capabilities.reads_lines else None
+        return wrong or self.submit([posting], posting.key)[0]
 
     def sweep(self) -> int:
         """Return 0: one request books, and leaves nothing beside the books."""

@@ -17,7 +17,7 @@ import orjson
 from config.erp_options import RestAuth, TrytonOptions
 from core.errors import ConfigError, Unreachable
 from sinks.erp.http_calls import Answer, Failure, HttpCalls, authorization, failed
-from sinks.erp.port import Rejected, Throttled, Unknown
+from sinks.erp.port import NotSent, Rejected, Throttled, Unknown
 
 _REASONS: Final[tuple[tuple[str, str], ...]] = (
     (r"closed period|reopen the period|find (?:a|an open) period|no open period|there is no .*period", "closed_period"),
@@ -152,7 +152,10 @@ def refusal(answer: Answer | Failure) -> Rejected | Failure | None:
         return failure
     if answer.status in (200, 204):
         return None
-    if answer.status in (404, 405, 413):
+    if answer.status in (404, 405):  # no such call: nothing was done, and it is no posting's fault
+        why = "check erp.options.url and database, and that Tryton has the module the adapter needs"
+        return NotSent(f"Tryton answered {answer.shown}: {why}")
+    if answer.status == 413:
         return Rejected("invalid", f"Tryton answered {answer.shown}", answer.raw)
     try:
         message = answer.hide(str(answer.json()["message"]))

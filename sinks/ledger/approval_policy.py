@@ -93,10 +93,16 @@ def wanted_by_corrections(entity: Entity, found: Sequence[CorrectedSoFar]) -> st
     for one in found:
         amount = abs(one.cumulative)
         if above is not None and amount > above:
-            return f"corrections of {one.original_period} come to {one.cumulative:f}, above {above:f}"
+            return f"corrections of {one.original_period} come to {_shown(one.cumulative)}, above {above:f}"
         if share is not None and amount * 100 > share * abs(one.entity_total):
             return (
-                f"corrections of {one.original_period} come to {one.cumulative:f}, more than {share:f} % of the"
-                f" {one.entity_total:f} earned in it"
+                f"corrections of {one.original_period} come to {_shown(one.cumulative)}, more than {share:f} % of the"
+                f" {_shown(one.entity_total)} earned in it"
             )
     return ""
+
+
+def _shown(amount: Decimal) -> str:
+    """Return an amount without the zeros that a database fills up with, but for two places."""
+    whole, _, places = format(amount, "f").partition(".")
+    return f"{whole}.{places.rstrip('0').ljust(2, '0')}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from config.account_roles import RECEIVABLE
 from config.entities import Entity
 from sinks.erp.port import Posting, PostingLine, Side
 from sinks.ledger.amounts import exact
@@ -187,9 +188,10 @@ def remapped(posting: Posting, entity: Entity, names: ErpNames) -> Posting:
     lines = tuple(coded(line, names) for line in posting.lines)
     invoice = posting.invoice
     if invoice is not None:
-        roles = {line.account: line.account_role for line in posting.lines}
+        # Where several roles had one code, or none, the code does not tell which of them a line is on.
+        roles = {line.account: line.account_role for line in posting.lines if line.account_role != RECEIVABLE}
         billed = tuple(
-            replace(line, account=names.accounts.get(roles.get(line.account, ""), line.account))
+            replace(line, account=names.accounts.get(line.account_role or roles.get(line.account, ""), line.account))
             for line in invoice.lines
         )
         party = names.parties.get(posting.customer or "", invoice.party)

@@ -281,6 +281,7 @@ def posting_of(act: InvoiceAct, made: ActDocument, entity: Entity, names: ErpNam
             names.accounts.get(line["account_role"], ""),
             line["tax_category"],
             *service_days(line),
+            line["account_role"],
         )
         for line in made.plain["lines"]
         if line["account_role"] != RECEIVABLE

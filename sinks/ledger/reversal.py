@@ -19,6 +19,7 @@ from sinks.erp.port import Posting, PostingLine
 from sinks.ledger import acts, approval_policy, audit, closes, documents, exceptions, grouping, postings, tables
 from sinks.ledger.act_documents import ActDocument, When, lines_of, reversal_of
 from sinks.ledger.adjustments import OTHER, adjustment_key
+from sinks.ledger.corrections import Corrections
 from sinks.ledger.database import write
 from sinks.ledger.erp_codes import ErpNames
 from sinks.ledger.grouping import Draft, Drafted, default_date, posting_key
@@ -92,14 +93,13 @@ def _reverse(
     original, adjusting = Posting.from_json(row.json), _adjusting(connection, row)
     when = _when(entity, original.accounting_period, closes.load(connection), now)
     made = [reversal_of(one, when, REASON_CODE) for one in _documents(connection, row.key, key if alone else None)]
+    _refuse_twice(connection, made)
     posting = (
         _of_document(entity, names, made[0], target, when)
         if alone
         else _of_posting(original, adjusting, made, target, when)
     )
-    lines = lines_of(one.plain for one in made)
-    lines = receivable_lines(lines) or lines
-    approval = approval_policy.wanted_by_amount(entity, lines, when.accounting_period)
+    approval = _wanted(connection, entity, original.currency, made, when)
     hold, detail = grouping.hold_reason(posting, approval)
     draft = Draft(posting, f"reversal of {subject}", hold, detail, approval)
     store(connection, draft, made, row.adapter, now)
@@ -111,6 +111,35 @@ def _reverse(
     acts.record(connection, act, actor=actor, reason=reason, at=now)
     audit.record(connection, at=now, actor=actor, action="reverse", subject=subject, reason=reason, detail=target)
     return Reversal(target, subject, tuple(one.key for one in made), True, approval)
+
+
+def _refuse_twice(connection: Connection, made: list[ActDocument]) -> None:
+    """Make sure that none of these documents was reversed before, alone or with the rest of its posting.
+
+    :raises InvalidRequest: one was.
+    """
+    table = tables.documents.c
+    keys = {one.key: one.reverses for one in made}
+    known = select(table.key, table.posting_key).where(table.key.in_(list(keys))).order_by(table.key)
+    row = connection.execute(known.limit(1)).first()
+    if row is not None:
+        message = (
+            f"document {keys[row.key]} is reversed already, by posting {row.posting_key}: reverse the other documents"
+            " of its posting one by one, or reverse that reversal"
+        )
+        raise InvalidRequest(message)
+
+
+def _wanted(connection: Connection, entity: Entity, currency: str, made: list[ActDocument], when: When) -> str:
+    """Return why the reversal waits for approval: by its amount, or as a correction of a closed period."""
+    lines = lines_of(one.plain for one in made)
+    approval = approval_policy.wanted_by_amount(entity, receivable_lines(lines) or lines, when.accounting_period)
+    corrections = Corrections(entity, currency)
+    for one in made:
+        found = approval_policy.corrected_periods(one.plain["lines"], when.accounting_period)
+        corrected = {period: amount for period, amount in found.items() if amount}
+        approval = (corrections.add(connection, one.customer, corrected) if corrected else "") or approval
+    return approval
 
 
 def entity_of(engine: Engine, key: str) -> str:

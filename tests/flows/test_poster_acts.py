@@ -200,6 +200,49 @@ def test_one_document_of_several_is_reversed_alone(any_world: World) -> None:
     assert not make_reversal(world, key(7)).made_now
 
 
+def test_nothing_is_reversed_both_alone_and_with_its_posting(any_world: World) -> None:
+    world = any_world
+    world.configure()
+    world.book(*many(2), *many(2, 10, booked_hour=HOUR + 1), complete_hour=HOUR + 2)
+    world.once()
+    first, second = sorted(postings_of(world), key=lambda row: row.posting.booked_hour)
+    alone = make_reversal(world, key(0))
+    with pytest.raises(InvalidRequest, match=f"document {key(0)} is reversed already, by posting {alone.key}"):
+        make_reversal(world, first.key)
+    whole = make_reversal(world, second.key)
+    with pytest.raises(InvalidRequest, match=f"document {key(10)} is reversed already, by posting {whole.key}"):
+        make_reversal(world, key(10))
+    make_reversal(world, key(1))
+    world.once()
+    totals: dict[str, Decimal] = {}
+    for one in world.erp.booked.values():
+        for line in one.lines:
+            totals[line.account] = totals.get(line.account, Decimal(0)) + line.signed
+    assert set(totals.values()) == {Decimal(0)}
+
+
+def test_reversals_count_as_corrections_of_a_closed_period(any_world: World) -> None:
+    world = any_world
+    limits = entity() | {"close": {"correction_above": "20"}}
+    world.configure(limits)
+    lines = [
+        {"kind": "usage", "account_role": role, "side": side, "amount": "12.34", "original_period": "2025-10"}
+        for role, side in (("unbilled_receivable", "debit"), ("usage_revenue", "credit"))
+    ]
+    extra = {"lines": lines, "original_period": "2025-10"}
+    made = [
+        SampleDocument(key(n), customer="c", booked_hour=HOUR - n, accounting_period="2025-10", extra=extra)
+        for n in range(2)
+    ]
+    world.book(*made)
+    assert world.once().by_state == {"POSTED": 2}
+    first = make_reversal(world, key(0), configured=limits)
+    second = make_reversal(world, key(1), configured=limits)
+    assert first.approval == ""
+    assert second.approval == "corrections of 2025-10 come to -24.68, above 20"
+    assert world.once().by_state == {"POSTED": 2, "REVERSED": 1, "HELD": 1}
+
+
 def test_a_reversal_waits_for_approval_and_for_what_it_reverses(world: World) -> None:
     world.configure(approving(credits=True))
     world.book(*many(1))

@@ -129,6 +129,8 @@ def test_a_planted_duplicate_is_found(tmp_path: Path) -> None:
     text = path.read_text()
     path.write_text(text + text[text.index("2025-11-24 *") :])
     assert len(adapter.lookup([key(1)])[key(1)]) == 2
+    (outcome,) = adapter.submit([posting(1)], "b")
+    assert isinstance(outcome, Unknown)  # never good: the lookup raises the alarm
 
 
 def test_one_key_twice_in_a_batch_is_booked_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The generic adapter without a rule to help: what answers mean by themselves, and how a batch ends."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from core.errors import ConfigError, Unreachable
-from sinks.erp.port import Accepted, NotSent, Posted, Rejected, Throttled, Unknown
+from sinks.erp.port import Accepted, ErpEntry, NotSent, Posted, Rejected, Throttled, Unknown
 from sinks.erp.rest import RestAdapter
 from tests.sinks.erp.contract.harness import fresh_hour
 from tests.sinks.erp.contract.harness import lines as balanced
@@ -117,6 +118,8 @@ def test_a_lookup_that_fails_sends_nothing(make: Callable[..., RestAdapter], tmp
         (404, {}, Accepted),  # asked again: a wrong address says nothing about the job
         (401, {}, Accepted),
         (429, {}, Accepted),
+        (400, {"error": "who knows"}, Unknown),  # held and released, it would be booked twice
+        (409, {}, Unknown),
     ],
 )
 def test_what_a_poll_says(make: Callable[..., RestAdapter], status: int, body: dict[str, Any], kind: type) -> None:
@@ -124,6 +127,18 @@ def test_what_a_poll_says(make: Callable[..., RestAdapter], status: int, body: d
     (outcome,) = adapter.poll(["77"])
     assert type(outcome) is kind
     assert not isinstance(outcome, Accepted) or outcome.job == "77"
+
+
+def test_an_entry_whose_lines_cannot_be_read_can_be_reversed(make: Callable[..., RestAdapter]) -> None:
+    adapter = make(
+        "plain",
+        lambda _: httpx.Response(200, json={"result": {"id": 7}}),
+        entry={"key": "key", "number": "id", "digest": "digest"},
+    )
+    original = one()
+    swapped = tuple(replace(line, side="credit" if line.side == "debit" else "debit") for line in original.lines)
+    opposite = replace(original, key="OPPOSITE", reverses=original.key, lines=swapped)
+    assert isinstance(adapter.reverse(ErpEntry(original.key, "6", original.digest), opposite), Posted)
 
 
 def test_balances_are_read_as_configured(make: Callable[..., RestAdapter]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from config.entities import Entity
 from config.erp_mappings import Mappings
 from sinks.erp import checks
-from sinks.erp.port import Invoice, InvoiceLine, Posting
+from sinks.erp.port import Invoice, InvoiceLine, Posting, PostingLine, Side
 from sinks.ledger.erp_codes import ErpNames, taxes_of
 from sinks.ledger.grouping import Draft, Drafted, draft, hold_reason, remapped
 from sinks.ledger.supersede import in_period
@@ -122,6 +122,26 @@ def test_an_invoice_gets_tax_codes_party_and_accounts() -> None:
     assert moved.invoice is not None
     assert {line.account for line in moved.invoice.lines} == {"1199"}
     assert remapped(plain, model(), names()).invoice == replace(bill, party="C-1")
+
+
+def test_a_mapping_that_comes_later_never_moves_an_invoice_line_to_another_account() -> None:
+    day = date(2025, 11, 30)
+    moved: tuple[tuple[str, Side], ...] = (
+        ("contract_asset", "debit"),
+        ("unbilled_receivable", "debit"),
+        ("accounts_receivable", "credit"),
+    )
+    sides = tuple(PostingLine(role, "", side, Decimal(1), "acme", (), None, "C-1") for role, side in moved)
+    accounts = ACCOUNTS | {"contract_asset": "1160", "accounts_receivable": "1200"}
+    for roles in (("contract_asset", "unbilled_receivable"), ("", "")):  # the second: made before lines had roles
+        lines = tuple(InvoiceLine("x", Decimal(-1), "", "", day, day, role) for role in roles)
+        note = posting(1, customer="acme", invoice=Invoice("C-1", "R", lines), kind="credit_note", lines=sides)
+        again = Posting.from_json(note.to_json())
+        assert again == note
+        mapped = remapped(again, model(), replace(names(), accounts=accounts))
+        assert mapped.invoice is not None
+        found = [line.account for line in mapped.invoice.lines]
+        assert found == (["1160", "1150"] if roles[0] else ["1150", "1150"])  # the receivable is none of them
 
 
 def test_taxes_of_an_older_configuration_stand_in_the_adapters_options() -> None:
