@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-erp test test-web test-slow test-all lint format bench bench-compare soak kill-campaign simulate-faults lock clean
+.PHONY: help setup demo demo-erp test test-web test-slow test-all lint format bench bench-peers bench-compare soak kill-campaign simulate-faults lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ format: $(STAMP) ## Format and fix what can be fixed
 bench: $(STAMP) ## Benchmarks; results as JSON and docs/benchmarks.md
 	@$(BIN)/python -m bench.run
 
+bench-peers: $(STAMP) ## The engine job beside Spark, Flink SQL and Pathway, about 5 minutes once they are installed; needs Java
+	@$(BIN)/python -m bench.peers.install
+	@$(BIN)/python -m bench.peers.run $(PEERS_ARGS)
+
 bench-compare: $(STAMP) ## Compare this tree with another commit in one run; fails if slower (BASE=commit)
 	@$(BIN)/python -m bench.compare --base $(or $(BASE),HEAD~1)
 
@@ -64,6 +68,7 @@ simulate-faults: $(STAMP) ## 10000 simulated runs with faults everywhere; SEEDS=
 lock: ## Pin all versions again (needs uv)
 	@uv pip compile -q pyproject.toml --extra embedded --extra compiled --extra postgres --extra dev --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements.lock
 	@uv pip compile -q requirements-tryton.in --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o requirements-tryton.lock
+	@for peer in flink spark pathway; do uv pip compile -q bench/peers/requirements-$$peer.in --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -o bench/peers/requirements-$$peer.txt; done
 
 clean: ## Remove what the targets made, except data under .meterbridge
-	@rm -rf $(VENV) .venv-tryton .venv-tryton.lock .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
+	@rm -rf $(VENV) .venv-tryton .venv-tryton.lock .venv-peers-* .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

@@ -60,18 +60,35 @@ def main(arguments: list[str] | None = None) -> None:
         options.into.write_bytes(orjson.dumps(_measure(options.only[0], quick=options.quick)))
         return
     result = run(tuple(options.only or BENCHES), quick=options.quick)
-    page = render(result)
     RESULTS.mkdir(parents=True, exist_ok=True)
     whole = not options.only and (options.store or not options.quick)
     name = f"{result['began'].replace(':', '').replace('-', '')}.json" if whole else "latest-partial.json.tmp"
     (RESULTS / name).write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     if whole:
-        PAGE.write_text(page, encoding="utf-8")
+        write_page()
         for bench, draw in PLOTS.items():
             path = PAGE.parent / "plots" / f"{bench}.svg"
             path.parent.mkdir(exist_ok=True)
             path.write_text(draw(from_plain(result["figures"])), encoding="utf-8")
-    sys.stdout.write(page)
+    sys.stdout.write(render(result, newest("peers-")))
+
+
+def newest(prefix: str) -> dict[str, Any] | None:
+    """Return the latest stored result whose name is this prefix and a time; None where there is none."""
+    found = max(RESULTS.glob(f"{prefix}2*Z.json"), default=None)
+    return None if found is None else orjson.loads(found.read_bytes())
+
+
+def write_page() -> None:
+    """Generate the page from the latest whole run and the latest comparison with peers.
+
+    :raises SystemExit: no whole run is stored.
+    """
+    result = newest("")
+    if result is None:
+        message = f"no result of a whole run in {RESULTS.relative_to(ROOT)}; run make bench first"
+        raise SystemExit(message)
+    PAGE.write_text(render(result, newest("peers-")), encoding="utf-8")
 
 
 def run(names: tuple[str, ...], *, quick: bool) -> dict[str, Any]:
