@@ -1,6 +1,7 @@
 """`meterbridge exceptions`: one list of what needs a person, grouped by cause, and what to do about it."""
 
 import getpass
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -38,16 +39,20 @@ def show_list(
         str, typer.Option(help="Only groups behind which at least so much waits, in any currency.")
     ] = "",
     days: Annotated[float, typer.Option(help="Only what came in the last so many days. 0: all.", min=0)] = 0,
+    waiting_days: Annotated[
+        float, typer.Option(help="Only groups whose first came at least so many days ago.", min=0)
+    ] = 0,
     everything: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
 ) -> None:
     """List open exceptions, grouped by cause."""
     from queries.exceptions import groups  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
 
-    since = SystemClock().now() - timedelta(days=days) if days else None
+    now, least = SystemClock().now(), _amount(amount_min)
+    since = now - timedelta(days=days) if days else None
     with open_stores(context().settings) as stores:
-        least = _amount(amount_min)
         found = groups(stores, kind=kind, tenant=tenant, since=since, amount_min=least, everything=everything)
+    found = [group for group in found if not waiting_days or group.first <= now - timedelta(days=waiting_days)]
     rows = [
         (
             *(group.key, group.kind, f"{group.count:,}", _at_stake(group)),
@@ -69,11 +74,13 @@ def _tenants(group: "Group") -> str:
 
 
 def _amount(text: str) -> Decimal | None:
-    try:
-        return Decimal(text) if text else None
-    except InvalidOperation:
-        message = f"--amount-min {text!r} is not a number such as 1000.00"
-        raise InvalidRequest(message) from None
+    if not text:
+        return None
+    with suppress(InvalidOperation):
+        if (amount := Decimal(text)).is_finite():
+            return amount
+    message = f"--amount-min {text!r} is not a number such as 1000.00"
+    raise InvalidRequest(message)
 
 
 def _at_stake(group: "Group") -> str:
@@ -141,7 +148,14 @@ def retry(
     dry_run: DryRun = False,
 ) -> None:
     """Send refused events again (corrected, or as they are under a new configuration), or release held postings."""
-    from queries.exception_acts import corrected, refused_events, release, send_again  # noqa: PLC0415
+    from queries.exception_acts import (  # noqa: PLC0415
+        check_releasable,
+        check_sendable,
+        corrected,
+        refused_events,
+        release,
+        send_again,
+    )
     from queries.exception_acts import export_line as as_line  # noqa: PLC0415
     from queries.exceptions import find  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
@@ -152,7 +166,10 @@ def retry(
         raise InvalidRequest(message)
     said, plain = [], []
     with open_stores(context().settings) as stores:
-        for group in find(stores, keys):
+        found = find(stores, keys)
+        for group in found:  # all of them, before anything is done about one
+            (check_sendable if group.origin == "rejects" else check_releasable)(group)
+        for group in found:
             if group.origin != "rejects":
                 done = "would be released" if dry_run else f"released: {release(stores, group, person, now)}"
                 count = group.count

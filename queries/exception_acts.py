@@ -45,7 +45,8 @@ def resolve(stores: Stores, group: Group, person: Person, now: datetime) -> None
         else:
             kind = RESOLVED_PREFIX + group.kind
             exceptions.raise_exception(connection, kind, group.key, group.cause, now)
-            exceptions.resolve(connection, kind, [group.key], max(now, group.last))
+            # Until the last one that was seen: what arrived meanwhile, and is stored later, opens it again.
+            exceptions.resolve(connection, kind, [group.key], group.last)
         audit.record(
             connection,
             at=now,
@@ -69,13 +70,19 @@ def refused_events(stores: Stores, group: Group) -> Iterator[Row]:
         message = f"{group.key} has {group.count:,} events, at most {EVENTS_MAX:,} at once: correct them at the source"
         raise InvalidRequest(message)
     reason = "invalid_quantity" if group.kind == "unusable_value" else group.kind
-    yield from stores.rows(
-        "SELECT stream, entry_id, entry_index, reason, detail, raw FROM @usage_rejects_current"
-        " WHERE reason = {reason:String} AND counted = {counted:UInt8}"
-        " AND replaceRegexpAll(detail, '[0-9a-f]{8,}|[0-9]+', '#') = {cause:String}"
-        " ORDER BY ingest_time, stream, entry_id, entry_index",
+    columns = ("stream", "entry_id", "entry_index", "reason", "detail", "raw")
+    blocks = stores.client.blocks(
+        stores.resolved(
+            f"SELECT {', '.join(columns)} FROM @usage_rejects_current"  # noqa: S608
+            " WHERE reason = {reason:String} AND counted = {counted:UInt8}"
+            " AND replaceRegexpAll(detail, '[0-9a-f]{8,}|[0-9]+', '#') = {cause:String}"
+            " ORDER BY ingest_time, stream, entry_id, entry_index"
+        ),
         {"reason": reason, "counted": int(group.kind != "unusable_value"), "cause": group.cause},
     )
+    for block in blocks:
+        for row in block:
+            yield dict(zip(columns, row, strict=True))
 
 
 def export(stores: Stores, group: Group, path: Path) -> int:

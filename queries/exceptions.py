@@ -112,7 +112,8 @@ def find(stores: Stores, keys: Sequence[str], tenants: Sequence[str] | None = No
         if len(matching) != 1:
             message = f"{len(matching)} groups have a key that begins with {key!r}: see `meterbridge exceptions list`"
             raise InvalidRequest(message)
-        found.append(matching[0])
+        if matching[0] not in found:
+            found.append(matching[0])
     return found
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import orjson
 import pytest
 from sqlalchemy import select
+from typer.testing import CliRunner
 
+from cli.main import app
 from core.errors import InvalidRequest
+from core.redis_client import connect
 from flows import runtime
 from queries import exception_acts
 from queries.exception_acts import Person
@@ -16,6 +19,7 @@ from queries.exceptions import Group, find, groups
 from queries.stores import Stores
 from sinks.ledger import audit, exceptions, tables
 from sinks.ledger.database import read, write
+from tests.flows.harness import CONFIG
 from tests.queries.conftest import Finished
 
 PERSON = Person("ada", "the gateway sent null")
@@ -175,3 +179,48 @@ def test_the_ledgers_exceptions_are_grouped_by_cause_with_the_money_behind_them(
     assert find(stores, [group.key])[0].resolved_until is not None
     exception_acts.resolve(stores, held[1], PERSON, now + timedelta(seconds=1))
     assert _of(stores, "posting_held") == []
+
+
+def _call(finished: Finished, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+    for name, value in finished.deployment.environment().items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, ["--config", str(CONFIG), "exceptions", *arguments])
+    return result.exit_code, f"{result.output} {result.exception}"
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {group.kind: group.key for group in groups(finished.stores, everything=True)}
+    for kind, said in (("conflicting_duplicate", "take it back by a void"), ("unrated", "not tried again by hand")):
+        code, text = _call(finished, monkeypatch, "retry", known[kind], "--reason", "x", "--dry-run")
+        assert code == 1
+        assert said in text
+    sent = [known["invalid_quantity"], known["conflicting_duplicate"]]
+    settings = finished.deployment.settings.redis
+    with connect(settings) as client:
+        before = [client.xlen(stream) for stream in settings.streams]
+        assert _call(finished, monkeypatch, "retry", *sent, "--reason", "x")[0] == 1
+        # One that cannot be sent again keeps the others back.
+        assert [client.xlen(stream) for stream in settings.streams] == before
+
+
+def test_the_list_filters_by_age_and_refuses_amounts_that_are_none(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _call(finished, monkeypatch, "list", "--amount-min", "NaN")[0] == 1
+    code, text = _call(finished, monkeypatch, "list", "--amount-min", "many")
+    assert (code, "is not a number" in text) == (1, True)
+    assert "0 open group(s)" in _call(finished, monkeypatch, "list", "--waiting-days", "36500")[1]
+    assert "0 open group(s)" not in _call(finished, monkeypatch, "list", "--waiting-days", "0.001")[1]
+
+
+def test_what_is_named_twice_is_done_once(finished: Finished) -> None:
+    (group, *_) = groups(finished.stores, everything=True)
+    assert find(finished.stores, [group.key, group.key[:10]]) == [group]
+
+
+def test_what_arrives_while_a_group_is_resolved_opens_it(finished: Finished) -> None:
+    """Rows come to ClickHouse after they arrived: the time of the act says nothing about what was seen."""
+    group = next(one for one in groups(finished.stores, everything=True) if one.origin == "rejects")
+    exception_acts.resolve(finished.stores, group, PERSON, datetime.now(UTC))
+    (again,) = find(finished.stores, [group.key])
+    assert (again.resolved_until, again.is_open) == (group.last, False)
