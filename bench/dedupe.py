@@ -31,7 +31,8 @@ def _digests(random: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
     return hi, lo, content
 
 
-def _prefill(log: IdLog, random: np.random.Generator, ids: int) -> None:
+def prefill(log: IdLog, random: np.random.Generator, ids: int) -> None:
+    """Add ids spread over the days of a horizon, with a snapshot behind each batch."""
     for at in range(0, ids, PREFILL_BATCH):
         size = min(PREFILL_BATCH, ids - at)
         minute = (START_MS // 60_000) - 1440 * 30 + at * 1440 * 30 // ids
@@ -83,7 +84,7 @@ def run_case(horizon: int, shards: int, batch: int, seconds: float, epoch_s: flo
     with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
         logs = [IdLog.open(Path(directory) / str(shard), None) for shard in range(shards)]
         for log in logs:
-            _prefill(log, random, horizon // shards)
+            prefill(log, random, horizon // shards)
         logics = [
             DedupeLogic(f"s{n}", log, history, 4, lambda *_: empty(PARTIAL_SCHEMA), None, senders=("r",))
             for n, log in enumerate(logs)

@@ -10,6 +10,7 @@ TITLES: Final = {
     "engine": "Engine job: events in memory -> decode, dedupe, facts, results counted",
     "decode": "Decode",
     "dedupe": "Dedupe (exact, on disk, synced every 2 s)",
+    "dedupe_horizon": "Dedupe with 100 million ids in the horizon",
     "book": "Partial sums and book",
     "charges": "Rating",
     "growth": "Growth of the engine job: more streams, series and tenants, and a skew",

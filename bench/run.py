@@ -30,6 +30,7 @@ PAGE: Final = ROOT / "docs" / "benchmarks.md"
 BENCHES: Final = (
     "decode",
     "dedupe",
+    "dedupe_horizon",
     "book",
     "charges",
     "journal",
