@@ -20,8 +20,12 @@ def event(
     source: Annotated[str, typer.Argument(help="The event's CloudEvents source.")],
     event_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id.")],
 ) -> None:
-    """Show the life of one event: arrival, outcome, facts, rated rows, documents, posting, ERP number."""
-    from cli.trace_parts import event_parts  # noqa: PLC0415
+    """Show the life of one event: arrival, outcome, facts, rated rows, documents, posting, ERP number, and its times.
+
+    Duplicates that were dropped leave a count per stream and minute (table intake_counts), and no row to be found here.
+    """
+    from cli.trace_parts import event_parts, times_parts  # noqa: PLC0415
+    from queries.event_times import timed_steps  # noqa: PLC0415
     from queries.event_trace import trace_event  # noqa: PLC0415
     from queries.stores import open_stores  # noqa: PLC0415
     from sinks.ledger.retention import expired_before  # noqa: PLC0415
@@ -36,7 +40,10 @@ def event(
             f" arrived, its raw row has expired{gone}, or its source is written otherwise (see a raw event's `source`)"
         )
         raise InvalidRequest(message)
-    emit(asdict(trace) | {"outcome": trace.outcome}, *event_parts(trace))
+    steps = timed_steps(trace)
+    times = [{"step": step.step, "at": step.at, "took_s": step.took} for step in steps]
+    plain = asdict(trace) | {"outcome": trace.outcome, "steps": times}
+    emit(plain, *event_parts(trace), *times_parts(steps))
 
 
 @app.command("document")

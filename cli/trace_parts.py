@@ -1,7 +1,7 @@
 """How traces look to a person."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from cli.output import key_values, table
 from queries.document_events import Summary
 from queries.document_trace import ChargeTrace, DocumentTrace
+from queries.event_times import TimedStep
 from queries.event_trace import EventTrace, MeterTrace
 from queries.stores import of_hour
 
@@ -48,6 +49,20 @@ def event_parts(trace: EventTrace) -> list[RenderableType]:
     for meter in trace.meters:
         parts.extend(_meter_parts(meter))
     return parts
+
+
+def times_parts(steps: Sequence[TimedStep]) -> list[RenderableType]:
+    """Return when each step was, and how long it took."""
+    rows = [(step.step, _time(step.at), "" if step.took is None else _duration(step.took)) for step in steps]
+    return [table("Times", ("step", "UTC", "took"), rows, right=("took",))]
+
+
+def _duration(took: timedelta) -> str:
+    """Return a duration to the millisecond under a minute, else to the second."""
+    if abs(took) < timedelta(minutes=1):
+        return f"{took.total_seconds():.3f} s"
+    rounded = timedelta(seconds=round(took.total_seconds()))
+    return str(rounded) if rounded >= timedelta(0) else f"-{-rounded}"
 
 
 def _value(meter: MeterTrace) -> str:
