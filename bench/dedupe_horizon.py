@@ -50,8 +50,9 @@ def run(ids: int) -> list[Figure]:
         before_bytes = _anonymous_bytes()
         began_s = perf_counter()
         logs = _opened(root, states)
+        hi, lo, _ = _ids(np.random.default_rng(99), BATCH)
         for log in logs:
-            log.find(*_ids(np.random.default_rng(99), BATCH)[:2], 0)
+            log.find(hi, lo, 0)
         open_s = perf_counter() - began_s
         held_bytes = _anonymous_bytes() - before_bytes
         full_rate = _rate(logs)
@@ -86,7 +87,8 @@ def _rate(logs: list[IdLog]) -> float:
             log.committed()
             found, _, _ = log.find(batch[0], batch[1], 0)
             new = np.flatnonzero(~found)
-            log.append(*(column[new] for column in batch), minute[new])
+            hi, lo, content = (column[new] for column in batch)
+            log.append(hi, lo, content, minute[new])
             took_s = perf_counter() - began_s
             spent_s, since_s, ids = spent_s + took_s, since_s + took_s, ids + BATCH
         if since_s >= 2.0:  # an epoch
