@@ -46,15 +46,22 @@ class Broadcast:
         self._task: asyncio.Task[None] | None = None
         self._last: bytes | None = None
 
+    def check_room(self) -> None:
+        """Make sure that one more may listen, before an answer begins.
+
+        :raises Problem: 503.
+        """
+        if len(self._listeners) >= self._listeners_max:
+            detail = "too many viewers get live numbers: ask again later"
+            raise Problem("unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+
     @asynccontextmanager
     async def listen(self) -> AsyncIterator["asyncio.Queue[bytes]"]:
         """Yield a queue that holds the newest message that was not taken yet; the last known one at once.
 
         :raises Problem: 503 if there are too many listeners.
         """
-        if len(self._listeners) >= self._listeners_max:
-            detail = "too many viewers get live numbers: ask again later"
-            raise Problem("unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_S)})
+        self.check_room()
         queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
         self._listeners.add(queue)
         if self._task is None:

@@ -75,6 +75,7 @@ async def get_live(call: Call) -> Response:
     """Stream the status as server-sent events, one every few seconds."""
     scope.check_unscoped(call.token)
     broadcast = call.services.live
+    broadcast.check_room()
 
     async def events() -> AsyncIterator[bytes]:
         async with broadcast.listen() as queue:

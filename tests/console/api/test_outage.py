@@ -68,3 +68,17 @@ def test_the_ledger_on_postgresql(settings: Settings, postgres_url: str) -> None
             assert answer.status_code == 200, (path, answer.text)
         assert client.post("/documents/nothing/reverse", json={"reason": "x"}).status_code == 404
         assert client.get("/documents/nothing").status_code == 404
+
+
+def test_too_many_viewers_are_told_so(recorded: Services) -> None:
+    few = recorded.settings.console.model_copy(update={"streams_max": 1})
+    recorded.close()
+    services = open_services(recorded.settings.model_copy(update={"console": few}), SystemClock())
+    with serving(services) as address, httpx.Client(base_url=f"{address}/api/v1", timeout=30) as client:
+        client.headers.update(bearer(make_token(services, "admin")))
+        with client.stream("GET", "/live") as first:
+            lines = first.iter_lines()  # kept: the stream ends with it
+            assert next(lines) == "event: overview", "with what there is, ClickHouse and Redis away"
+            with client.stream("GET", "/live") as second:
+                assert second.status_code == 503
+                assert b'"code":"unavailable"' in second.read()
