@@ -137,3 +137,8 @@ class History:
     def latest(self) -> Revision:
         """Return the newest revision."""
         return self.revisions[-1]
+
+    @cached_property
+    def meters(self) -> dict[str, Meter]:
+        """Return all meters there ever were, by id, each as the newest revision that has it; books may hold any."""
+        return {name: meter for revision in self.revisions for name, meter in revision.meters.items()}

@@ -1,15 +1,19 @@
 """The events behind a document: how many, what they add up to, first and last, and the full list as a file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import BinaryIO, Final
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from core.errors import InvalidRequest
+from core.quantities import exactly
 from queries.document_trace import ChargeTrace, DocumentTrace
 from queries.meter_sql import MeterSql
 from queries.stores import Row, Stores
@@ -53,6 +57,16 @@ _READ: Final = (
     "usage_minute",
 )
 _ROUNDING: Final = timedelta(minutes=1)
+_ROWS_PER_PART: Final = 50_000
+_KINDS: Final[dict[str, pl.DataType]] = {
+    "event_time": pl.Datetime("us", "UTC"),
+    "ingest_time": pl.Datetime("ms", "UTC"),
+    "usage_minute": pl.Datetime("us", "UTC"),
+    "booked_minute": pl.Datetime("us", "UTC"),
+    "entry_index": pl.Int64(),
+    "sign": pl.Int64(),
+}
+_SCHEMA: Final[dict[str, pl.DataType]] = {name: _KINDS.get(name, pl.String()) for name in COLUMNS}
 
 _Key = tuple[str, tuple[tuple[str, str], ...], datetime, datetime]
 
@@ -78,6 +92,7 @@ class Summary:
         return self.events - self.voids == self.facts_events
 
 
+@exactly
 def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
     """Return one summary per charge that has facts, read from the stored events."""
     found = []
@@ -86,7 +101,7 @@ def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
         if not charge.facts:
             continue
         summary = Summary(charge.name[2], charge.name[4], facts_events=sum(fact["events"] for fact in charge.facts))
-        meter = stores.history.latest.meters[summary.meter]
+        meter = stores.history.meters[summary.meter]
         sums = charge.additive and meter.aggregation == "sum" and meter.per_event is None
         total = Decimal(0)
         for row in _events(stores, charge):
@@ -106,24 +121,45 @@ def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
 def write_events(stores: Stores, trace: DocumentTrace, path: Path) -> int:
     """Write every event of the document to a .csv or .parquet file and return how many.
 
+    The file appears when it is complete; memory holds one part of it.
+
     :raises InvalidRequest: the ending is another one, or there are more than EVENTS_MAX events.
     """
     if path.suffix not in (".csv", ".parquet"):
         message = f"{path}: the file must end in .csv or .parquet"
         raise InvalidRequest(message)
-    rows: list[tuple[Any, ...]] = []
-    for charge in trace.charges:
-        for row in _events(stores, charge):
-            rows.append(tuple(row[name] for name in COLUMNS))
-            if len(rows) > EVENTS_MAX:
-                message = f"the document has more than {EVENTS_MAX:,} events: read them from usage_events by SQL"
-                raise InvalidRequest(message)
-    frame = pl.DataFrame(rows, schema=list(COLUMNS), orient="row", infer_schema_length=None)
-    if path.suffix == ".csv":
-        frame.write_csv(path)
-    else:
-        frame.write_parquet(path)
-    return len(frame)
+    unfinished = path.with_name(f"{path.name}.part")
+    count = 0
+    try:
+        with unfinished.open("wb") as file, _writer(file, path.suffix) as write:
+            for frame in _frames(stores, trace):
+                count += len(frame)
+                if count > EVENTS_MAX:
+                    message = f"the document has more than {EVENTS_MAX:,} events: read them from usage_events by SQL"
+                    raise InvalidRequest(message)
+                write(frame)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
+
+
+def _frames(stores: Stores, trace: DocumentTrace) -> Iterator[pl.DataFrame]:
+    """Yield the events in parts, at least one, which may be empty."""
+    rows = (tuple(row[name] for name in COLUMNS) for charge in trace.charges for row in _events(stores, charge))
+    part = list(islice(rows, _ROWS_PER_PART))
+    yield pl.DataFrame(part, schema=_SCHEMA, orient="row")
+    while part := list(islice(rows, _ROWS_PER_PART)):
+        yield pl.DataFrame(part, schema=_SCHEMA, orient="row")
+
+
+@contextmanager
+def _writer(file: BinaryIO, suffix: str) -> Iterator[Callable[[pl.DataFrame], None]]:
+    if suffix == ".parquet":
+        with pq.ParquetWriter(file, pl.DataFrame(schema=_SCHEMA).to_arrow().schema) as writer:
+            yield lambda frame: writer.write_table(frame.to_arrow())
+        return
+    yield lambda frame: frame.write_csv(file, include_header=file.tell() == 0)
 
 
 def _events(stores: Stores, charge: ChargeTrace) -> Iterator[Row]:

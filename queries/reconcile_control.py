@@ -42,7 +42,7 @@ def checks(stores: Stores, span: Span) -> Iterator[Check]:
         return
     got = _got(stores, span, sorted({key[0] for key in said}))
     refused = _refused(stores, span, sorted({key[0] for key in said}))
-    meters = stores.history.latest.meters
+    meters = stores.history.meters
     check = Check(NAME, "control totals", "accepted events")
     for (source, name), keys in groupby(sorted(said), key=lambda key: key[:2]):
         meter = meters.get(name)

@@ -39,9 +39,7 @@ _KEPT_SIDE: Final = (
 
 def checks(stores: Stores, span: Span) -> Iterator[Check]:
     """Yield one check per meter of any revision: counts, and values where the booked hour's events decide them."""
-    meters: dict[str, Meter] = {}
-    for revision in stores.history.revisions:
-        meters |= revision.meters
+    meters = stores.history.meters
     found = {name: Check(f"{name}: events are in facts", "usage_events", "usage_facts") for name in meters}
     inexact = dict.fromkeys(meters, 0)
     for part in parts(stores, span):

@@ -56,7 +56,7 @@ def _stored(stores: Stores, span: Span, names: tuple[str, ...], condition: str) 
 
 
 def _compare(check: Check, names: tuple[str, ...], expected: Totals, stored: Totals, stores: Stores) -> None:
-    meters = stores.history.latest.meters
+    meters = stores.history.meters
     place = names.index("meter")
     for key in sorted(expected.keys() | stored.keys()):
         (events, quantity), (events_stored, quantity_stored) = expected.get(key, _NONE), stored.get(key, _NONE)

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -6,7 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from config.revision import History, Revision
 from core.errors import InvalidRequest
+from queries import document_events
 from queries.document_events import summaries, write_events
 from queries.document_trace import DocumentTrace, trace_document
 from tests.queries.conftest import Finished
@@ -64,6 +67,38 @@ def test_events_are_written_to_a_file(finished: Finished, tmp_path: Path, ending
         rows = pl.read_parquet(path).to_dicts()
     assert len(rows) == written
     assert all(int(row["sign"]) in (1, -1) for row in rows)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_file_in_parts_is_the_same_as_one_in_a_piece(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    trace = _traced(finished, _keys(finished)[0])
+    whole, parts = tmp_path / f"whole{ending}", tmp_path / f"parts{ending}"
+    count = write_events(finished.stores, trace, whole)
+    monkeypatch.setattr(document_events, "_ROWS_PER_PART", 3)
+    assert write_events(finished.stores, trace, parts) == count > 3
+    if ending == ".csv":
+        assert parts.read_bytes() == whole.read_bytes()
+    else:
+        assert pl.read_parquet(parts).equals(pl.read_parquet(whole))
+
+
+def test_too_many_events_leave_no_file(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_events, "EVENTS_MAX", 1)
+    with pytest.raises(InvalidRequest, match="more than 1 events"):
+        write_events(finished.stores, _traced(finished, _keys(finished)[0]), tmp_path / "events.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_document_of_a_meter_that_was_taken_out_is_traced(finished: Finished) -> None:
+    trace = _traced(finished, _keys(finished)[0])
+    first = finished.stores.history.revisions[0]
+    left = first.configuration.model_copy(update={"meters": first.configuration.meters[-1:]})
+    without = Revision(left, known_from_ms=4_000_000_000_000)  # behind everything
+    later = replace(finished.stores, history=History([first, without]))
+    assert {one.meter for one in summaries(finished.stores, trace)} - set(without.meters)
+    assert summaries(later, trace) == summaries(finished.stores, trace)
 
 
 def test_another_ending_is_refused(finished: Finished, tmp_path: Path) -> None:
