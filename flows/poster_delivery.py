@@ -12,7 +12,7 @@ from config.entities import Entity
 from core import faults, metrics
 from core.clock import Clock
 from core.errors import MeterbridgeError
-from flows.poster_held import ERP_REASONS, LOOK_AGAIN_FIRST_S, HeldDesk
+from flows.poster_held import ERP_REASONS, LOOK_AGAIN_FIRST_S, OTHER_COMPANY, HeldDesk
 from flows.poster_log import shown, tell_waiting
 from flows.poster_outcomes import after_lookup, after_submit, name_of, says_nothing
 from flows.poster_pace import Breaker, TokenBucket, backoff_s
@@ -105,7 +105,7 @@ class Delivery:
 
     def _resolve(self) -> int:
         """Look UNKNOWN postings up by key."""
-        rows = self._due(postings.UNKNOWN, self._asked_at_once())
+        rows = self._mine(postings.UNKNOWN)
         if not rows or not self._token():
             return 0
         found = self.adapter.lookup([row.key for row in rows])
@@ -118,7 +118,7 @@ class Delivery:
 
     def _poll(self) -> int:
         """Ask for the outcome of accepted jobs."""
-        rows = self._due(postings.ACCEPTED, self._asked_at_once())
+        rows = self._mine(postings.ACCEPTED)
         if not rows or not self._token():
             return 0
         outcomes = self.adapter.poll([row.job for row in rows])
@@ -128,9 +128,22 @@ class Delivery:
         self._apply(postings.ACCEPTED, changes)
         return sum(change.state != postings.ACCEPTED for change in changes)
 
-    def _asked_at_once(self) -> int:
-        """Return how many keys one token asks about: an adapter may need a request for each, as for a submit."""
-        return min(LOOKUPS_PER_TURN_MAX, self.adapter.capabilities.postings_max)
+    def _mine(self, state: str) -> list[Stored]:
+        """Return what to ask this ERP about; what was sent to another one it cannot know, and a person decides.
+
+        One token asks about no more keys than are sent at once: an adapter may need a request for each.
+        """
+        rows = self._due(state, min(LOOKUPS_PER_TURN_MAX, self.adapter.capabilities.postings_max))
+        strange = [row for row in rows if row.adapter != self.adapter.name]
+        self._apply(state, [self._sent_elsewhere(row) for row in strange])
+        return [row for row in rows if row not in strange]
+
+    def _sent_elsewhere(self, row: Stored) -> Change:
+        detail = (
+            f"it was sent through {row.adapter}, and entity {self.entity.id} names {self.adapter.name} now: look for"
+            " the key there, and release it if it is absent"
+        )
+        return Change(row.key, postings.HELD, reason="unknown_outcome", detail=detail, due_at_ms=postings.NEVER_MS)
 
     def _token(self) -> bool:
         """Take the right to call the ERP once; without one, the desk pauses until there is."""
@@ -162,7 +175,7 @@ class Delivery:
         if plain and self._token():
             self.checked.clear()
             attempt_id = f"{plain[0].key}-{plain[0].attempts + 1}"
-            postings.begin_attempt(self.engine, self.lease, plain, attempt_id, self.clock.now())
+            postings.begin_attempt(self.engine, self.lease, self.adapter.name, plain, attempt_id, self.clock.now())
             answered += self._send(plain, attempt_id)
         for row in rows:
             if row.posting.reverses and self.breaker.wait_s() <= 0 and not self.stop.is_set():
@@ -177,7 +190,11 @@ class Delivery:
         for row in rows:
             issue = issues.get(row.key)
             lines = len(row.posting.lines)
-            if issue is not None:
+            if row.posting.company != self.entity.erp.company and not row.reverses:
+                # Another company may have other codes too: the next turn writes it anew, as what was never sent may be.
+                detail = f"made for company {row.posting.company}; entity {self.entity.id} names another one now"
+                refused.append(Change(row.key, postings.HELD, reason=OTHER_COMPANY, detail=detail))
+            elif issue is not None:
                 due_ms = look_again_ms if issue.reason in ERP_REASONS else postings.NEVER_MS
                 refused.append(Change(row.key, postings.HELD, reason=issue.reason, detail=issue.text, due_at_ms=due_ms))
             elif lines > self.lines_max:
@@ -250,7 +267,7 @@ class Delivery:
         if not self._wait_for_token():  # giving up here would spend the token on the lookup again and again
             return 0
         attempt_id = f"{row.key}-{row.attempts + 1}"
-        postings.begin_attempt(self.engine, self.lease, [row], attempt_id, self.clock.now())
+        postings.begin_attempt(self.engine, self.lease, self.adapter.name, [row], attempt_id, self.clock.now())
         outcomes = self._guarded(lambda: [self.adapter.reverse(found[0], row.posting)], [row.key])
         return self._record([row], outcomes)
 

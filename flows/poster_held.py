@@ -22,7 +22,9 @@ from sinks.ledger.times import to_ms
 
 HELD_PER_TURN_MAX: Final = 1_000
 LOOK_AGAIN_FIRST_S: Final = 30.0
+OTHER_COMPANY: Final = "other_company"
 MAPPING_REASONS: Final = (
+    OTHER_COMPANY,
     *("missing_account", "unknown_account", "missing_customer", "unknown_customer"),
     *(MISSING_DIMENSION_MAPPING, MISSING_TAX_MAPPING, "unknown_tax", "unknown_dimension", "missing_dimension"),
 )

@@ -112,6 +112,7 @@ DO: dict[str, str] = {
     "closed_period": "reopen it in the ERP, or `meterbridge erp close-period` with erp_closed: next_open",
     "approval_required": "look at it, then run `meterbridge erp approve KEY --name NAME --reason TEXT`",
     "unknown_outcome": "look for the key in the ERP; if absent, `meterbridge post --once --release KEY --reason TEXT`",
+    "other_company": "nothing: the poster writes it anew for the company that is named now",
     "too_many_lines": "choose a coarser posting.line_grain or a higher cap",
     "unbalanced": "a defect: keep the posting and report it",
     "original_missing": "the entry to be reversed is gone from the ERP: run `meterbridge reconcile --erp`",

@@ -66,6 +66,8 @@ class Stored:
     reverses: str = ""
     number: str = ""
     detail: str = ""
+    adapter: str = ""
+    """The adapter it was sent through last, or is made for."""
 
     @cached_property
     def posting(self) -> Posting:
@@ -149,6 +151,7 @@ def stored(row: Row[Any]) -> Stored:
         row.reverses,
         row.erp_number,
         row.detail,
+        row.adapter,
     )
 
 
@@ -167,8 +170,10 @@ def count_by_state(engine: Engine) -> dict[str, int]:
         return {row[0]: row[1] for row in rows}
 
 
-def begin_attempt(engine: Engine, lease: Lease, rows: Sequence[Stored], attempt_id: str, now: datetime) -> None:
-    """Make PENDING postings SUBMITTED, durably, before the ERP is called.
+def begin_attempt(
+    engine: Engine, lease: Lease, adapter: str, rows: Sequence[Stored], attempt_id: str, now: datetime
+) -> None:
+    """Make PENDING postings SUBMITTED through that adapter, durably, before the ERP is called.
 
     :raises LeaseLost: another poster took over.
     :raises InvariantViolation: one of them is not PENDING any more.
@@ -182,6 +187,7 @@ def begin_attempt(engine: Engine, lease: Lease, rows: Sequence[Stored], attempt_
             .where(_TABLE.c.key == bindparam("posting"))
             .values(
                 state=SUBMITTED,
+                adapter=adapter,
                 attempts=_TABLE.c.attempts + 1,
                 lookups=0,
                 submitted_at_ms=at_ms,

@@ -13,6 +13,7 @@ from sinks.erp.port import MasterData, Record
 from sinks.ledger import invoicing, master_data, period_report, revisions
 from sinks.ledger.postings import Stored
 from tests.flows.poster_world import World, postings_of
+from tests.sinks.erp.memory_erp import MemoryErp
 from tests.sinks.ledger.samples import HOUR, SampleDocument, entity, key
 from tests.sinks.ledger.test_invoices import FIRST_HOUR, configured, usage
 
@@ -169,3 +170,36 @@ def test_a_posting_that_was_sent_keeps_the_codes_of_its_time(world: World) -> No
     (row,) = postings_of(world)
     assert (row.key, row.text) == (waiting.key, waiting.text)
     assert row.posting.lines[0].sent_dimensions == (("model", "P-1"),)
+
+
+def test_what_was_sent_to_another_erp_is_not_looked_up_in_this_one(world: World) -> None:
+    world.configure()
+    world.book(SampleDocument(key(1)))
+    old, new = MemoryErp(name="old", script=["lost"]), MemoryErp(name="new")
+    world.poster(erp=old).pass_once()
+    world.clock.sleep(120)  # its lease ends with it
+    assert world.once(erp=new).by_state == {"HELD": 1}
+    row = one_held(world)
+    assert row.reason == "unknown_outcome"
+    assert "it was sent through old" in row.detail
+    assert (len(old.entries), new.entries) == (1, {})
+    world.release(row.key)  # as if it were absent there
+    assert world.once(erp=new).by_state == {"POSTED": 1}
+    assert [one.adapter for one in postings_of(world)] == ["new"]
+
+
+def test_what_waits_when_the_company_changes_is_sent_with_the_codes_of_now(world: World) -> None:
+    world.configure()
+    world.book(SampleDocument(key(1)))
+    world.erp.down = True
+    world.poster().pass_once()
+    assert world.states() == {"PENDING": 1}
+    (before,) = postings_of(world)
+    other = entity(accounts={"unbilled_receivable": "U", "usage_revenue": "R"})
+    world.configure(other | {"erp": other["erp"] | {"company": "2"}}, known_from_ms=LATER)
+    world.erp.down = False
+    world.clock.sleep(300)
+    assert world.once().by_state == {"POSTED": 1}
+    sent = world.erp.booked[before.key]
+    assert (sent.company, [line.account for line in sent.lines]) == ("2", ["U", "R"])
+    assert world.exceptions() == []
