@@ -22,6 +22,7 @@ _WORDS = {
     "conflict": "id accepted before with other content",
     "untimed": "without a time",
     "closed": "of a closed accounting period",
+    "expired": "of a time whose raw events expired",
 }
 
 

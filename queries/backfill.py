@@ -26,12 +26,13 @@ from operators.rating.charges import amount
 from operators.sums import ADDITIVE
 from queries.pricing_of import charges_of
 from queries.stores import EPOCH, Row, Stores, minute_of
-from sinks.ledger import closes
+from sinks.ledger import closes, retention
 from sinks.ledger.database import read
 
 Book = Literal["now", "open-periods"]
 SEND, REJECTED, KNOWN, CONFLICT, UNTIMED, CLOSED = "send", "rejected", "known", "conflict", "untimed", "closed"
-HELD: Final = (REJECTED, CONFLICT, UNTIMED, CLOSED)
+EXPIRED: Final = "expired"
+HELD: Final = (REJECTED, CONFLICT, UNTIMED, CLOSED, EXPIRED)
 """Verdicts about which somebody has to do something; events that are known need nothing."""
 
 TENANTS_MAX: Final = 100_000
@@ -71,6 +72,12 @@ class Preview:
     """Values of meters that do not add up, or without a price."""
 
 
+def _known_from_us(stores: Stores, future_s: int) -> int:
+    """Return from which event time on every accepted event is still stored; it arrived at most `future_s` before."""
+    expired = retention.expired_before(stores.engine).get(retention.EVENTS)
+    return 0 if expired is None else (expired - EPOCH + timedelta(seconds=future_s)) // _US
+
+
 _ChargeKey = tuple[str, str, str, int, str, str, datetime]
 
 
@@ -86,6 +93,7 @@ class Examiner:
         self._decoder = Decoder(self._history, stores.settings.redis.streams, 1)
         with read(stores.engine) as connection:
             self._closes: PeriodCloses = closes.load(connection)
+        self._known_from_us = _known_from_us(stores, self._revision.rules.future_s)
         self._added: dict[_ChargeKey, tuple[Terms, Any, Decimal, int]] = {}
         self.preview = Preview()
 
@@ -123,6 +131,8 @@ class Examiner:
                 found[place] = Verdict(KNOWN)
             elif before is not None:
                 found[place] = Verdict(CONFLICT, "an event with this source and id and other content was accepted")
+            elif event_us < self._known_from_us:
+                found[place] = Verdict(EXPIRED, "raw events of its time expired: whether it was counted cannot be told")
             elif event_us == self._now_ms * 1000:
                 found[place] = Verdict(UNTIMED, "history needs a `time`; without one it would be usage of today")
             else:

@@ -178,9 +178,11 @@ def _ledger(stores: Stores, since: datetime | None) -> list[Group]:
     Of a cause that is open somewhere, what was resolved is left out.
     """
     table = tables.exceptions
-    query = select(table).where(~table.c.kind.startswith(RESOLVED_PREFIX)).order_by(table.c.created_at_ms)
+    query = select(table).where(~table.c.kind.startswith(RESOLVED_PREFIX))
+    # Resolved ones pile up over the years: where the limit cuts, it is the oldest of them that are left out.
+    newest = query.order_by(table.c.resolved_at_ms.is_not(None), table.c.created_at_ms.desc()).limit(GROUPS_MAX)
     with read(stores.engine) as connection:
-        rows = connection.execute(query.limit(GROUPS_MAX)).all()
+        rows = sorted(connection.execute(newest).all(), key=lambda row: row.created_at_ms)
     by_cause: dict[tuple[str, str], list[Any]] = {}
     for row in rows:
         if since is None or to_datetime(row.created_at_ms) >= since:

@@ -15,7 +15,7 @@ from core.errors import InvalidRequest
 from flows import backfill, runtime
 from flows.backfill import Person
 from queries.stores import open_stores
-from sinks.ledger import audit
+from sinks.ledger import audit, retention
 from sinks.ledger.database import read
 from sources import event_file
 from sources.producer import Producer
@@ -103,6 +103,20 @@ def test_a_preview_says_what_would_become_of_each_line_and_changes_nothing(
     assert all_of_it.periods["US01", f"{closed:%Y-%m}", "closed"] == 5
     assert not backfill.held_path(path).exists()
     assert backfill.to_plain(all_of_it)["estimates"] == {"USD": "0.004550000000"}
+
+
+def test_history_whose_raw_events_expired_is_held_back(metered: Deployment, closed: datetime, tmp_path: Path) -> None:
+    """Whether it was counted is known by its raw event alone: sent again it could count twice."""
+    path = tmp_path / "old.ndjson"
+    path.write_bytes(b"\n".join(event(f"old-{number}", closed + timedelta(minutes=number)) for number in range(5)))
+    with open_stores(metered.settings) as stores:
+        assert backfill.preview(stores, path, "now", NOW).verdicts == {"send": 5}
+        month = closed.year * 100 + closed.month
+        retention.record(stores.engine, retention.Expiration("usage_events", month, 9, 1, "", NOW), "ann")
+        assert backfill.preview(stores, path, "now", NOW).verdicts == {"expired": 5}
+        state = backfill.send(stores, path, "now", ANN, lambda: NOW)
+    assert (state.sent, state.verdicts) == (0, {"expired": 5})
+    assert b"whether it was counted" in backfill.held_path(path).read_bytes()
 
 
 def test_a_backfill_goes_on_where_it_died_and_counts_everything_once(

@@ -14,6 +14,7 @@ from core.errors import InvalidRequest
 from core.redis_client import connect
 from flows import runtime
 from queries import exception_acts
+from queries import exceptions as listed
 from queries.exception_acts import Person
 from queries.exceptions import Group, find, groups
 from queries.stores import Stores
@@ -224,3 +225,17 @@ def test_what_arrives_while_a_group_is_resolved_opens_it(finished: Finished) -> 
     exception_acts.resolve(finished.stores, group, PERSON, datetime.now(UTC))
     (again,) = find(finished.stores, [group.key])
     assert (again.resolved_until, again.is_open) == (group.last, False)
+
+
+def test_old_resolved_ones_do_not_hide_open_ones(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores, now = finished.stores, datetime.now(UTC)
+    with write(stores.engine) as connection:
+        for number in range(4):
+            exceptions.raise_exception(connection, "stream_loss", f"old-{number}", "gap", now - timedelta(days=9))
+        exceptions.resolve(connection, "stream_loss", [f"old-{number}" for number in range(4)], now)
+        exceptions.raise_exception(connection, "stream_loss", "new", "gap", now)
+    open_ = sum(group.count for group in groups(stores) if group.origin == "ledger")
+    monkeypatch.setattr(listed, "GROUPS_MAX", open_)
+    assert [group.identities for group in groups(stores, kind="stream_loss")] == [["new"]]
+    with write(stores.engine) as connection:
+        exceptions.resolve(connection, "stream_loss", ["new"], now)
