@@ -226,11 +226,17 @@ def _act(connection: Connection, due: Due, currency: str, version: str, recorded
         return act
     return replace(
         act,
-        credits=str(last.content["posting"]),
+        credits=_posting_of_document(connection, str(last.content["document"])),
         previous=last.key,
         since_hour=last.booked_hour,
         since_period=str(last.content["period_start"]),
     )
+
+
+def _posting_of_document(connection: Connection, document: str) -> str:
+    """Return the key of the posting that has a document now: one moved out of a closed period has a key of its own."""
+    table = tables.posting_documents.c
+    return str(connection.execute(select(table.posting_key).where(table.document_key == document)).scalar_one())
 
 
 def _text(when: datetime) -> str:
