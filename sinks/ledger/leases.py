@@ -23,7 +23,8 @@ from sinks.ledger.times import to_ms
 _TABLE = tables.leases
 
 TTL = timedelta(seconds=60)
-"""Longer than any one call to an ERP; a holder renews before each batch."""
+"""A holder renews before each batch. A call that takes longer (`timeout_s` allows it) may be overtaken by another
+poster, which finds its postings SUBMITTED and looks them up, and after the settle window, before it sends any."""
 
 
 class LeaseLost(RetryableError):
