@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import lines
 from bench.figures import from_plain
 from bench.peers import run
 from bench.peers.answer import Answer, Sums
@@ -74,3 +75,22 @@ def test_the_page_shows_peers_with_versions_and_targets() -> None:
     assert "| peers: Meterbridge against Flink SQL (final target) | 4 | 5 | yes |" in page
     assert "| peers: Meterbridge against Pathway (final target) | 6 | not run | - |" in page
     assert "## Peers" not in render(bench_result())
+
+
+def test_a_round_that_runs_out_of_time_is_left_out_and_the_whole_rounds_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = lines.make(500)
+    answer = Answer(Sums(None, made.accepted, made.tokens), 1.0, 1.0, "1")
+    given: list[Answer] = [answer]
+
+    def job(one: Contestant, directory: Path, deadline_s: float) -> Answer:
+        if not given:
+            raise run.OutOfTimeError
+        return given.pop()
+
+    monkeypatch.setattr(run, "job", job)
+    result = run.run((), events=500, rounds=5, deadline_s=time.monotonic() + 60)
+    assert [one.runs for one in from_plain(result["figures"])] == [1, 1]
+    with pytest.raises(run.OutOfTimeError):
+        run.run((), events=500, rounds=5, deadline_s=time.monotonic() + 60)
