@@ -7,7 +7,7 @@ import typer
 
 from cli.context import context
 from cli.output import emit, note, table
-from core.errors import Disagreement
+from core.errors import Disagreement, InvalidRequest
 
 
 def verify(
@@ -25,6 +25,9 @@ def verify(
     Events come from the streams where they still are, else from the raw events in ClickHouse. With --period nothing is
     replayed: a sealed period is recomputed and compared with its signed summary.
     """
+    if entity and not period:
+        message = "--entity belongs to --period YYYY-MM: a replay is of all entities"
+        raise InvalidRequest(message)
     if period:
         from cli.verify_period import verify_period  # noqa: PLC0415
 

@@ -346,7 +346,9 @@ def _compare_tables(settings: Settings, scratch: Settings, parameters: dict[str,
                     number = _count(client, query, parameters)
                     missing[place] += number
                     if number and len(samples[place]) < SAMPLES_MAX:
-                        rows = client.query(f"{query} LIMIT {SAMPLES_MAX}", parameters=parameters).result_rows
+                        # Around the whole: a limit behind EXCEPT is one of its second side.
+                        text = f"SELECT * FROM ({query}) LIMIT {SAMPLES_MAX}"  # noqa: S608
+                        rows = client.query(text, parameters=parameters).result_rows
                         samples[place].extend(f"only in {('live', 'replay')[place]}: {row}" for row in rows)
             kept = [sample for side in samples for sample in side[:SAMPLES_MAX]]
             comparisons.append(Comparison(table.name, counts[0], counts[1], missing[0], missing[1], kept))
