@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from config.settings import ClickHouseSettings, RedisSettings, Settings
 from core.directory_lock import DirectoryLock
 from core.errors import InvalidRequest, LockHeld
@@ -38,3 +40,9 @@ def test_a_second_one_at_the_same_time_is_refused(deployed: Settings) -> None:
     engine.dispose()
     with DirectoryLock(deployed.state_dir / "verify.lock"), pytest.raises(LockHeld):
         verify(deployed)
+
+
+def test_an_entity_without_a_period_is_refused(tmp_path: Path) -> None:
+    """A replay is of all entities: to name one and prove all would say something else than was asked."""
+    outcome = CliRunner().invoke(app, ["verify", "--entity", "US01"], env={"METERBRIDGE_STATE_DIR": str(tmp_path)})
+    assert (outcome.exit_code, "--entity belongs to --period" in f"{outcome.output} {outcome.exception}") == (1, True)
