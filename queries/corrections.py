@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final
 
 from core.errors import InvalidRequest
 from queries.stores import Row, Stores
 
 ROWS_MAX: Final = 500
+_ROWS_ASKED_FOR: Final = 500
+"""Documents of so many rows are asked for at once: their customers are part of the question."""
 SPAN_MAX: Final = timedelta(days=93)
 KINDS: Final = ("late_usage", "void")
 
@@ -28,17 +29,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """Corrections newest first, cut to ROWS_MAX, and the totals of all of them."""
+    """Corrections newest first, cut to so many rows, and the totals of all of them."""
 
     rows: list[Row]
     total_rows: int
     by_kind: list[Row]
     """`line_kind`, `currency`, `rows`, `events`, `amount`."""
     by_hour: list[Row]
-    """`booked_hour`, `line_kind`, `amount`: what each booked hour corrected."""
+    """`hour`, `kind`, `currency`, `amount`: what each booked hour corrected."""
 
 
-def corrections(stores: Stores, wanted: Wanted) -> Corrections:
+def corrections(stores: Stores, wanted: Wanted, rows_max: int = ROWS_MAX) -> Corrections:
     """Return the sealed rated rows that corrected an earlier hour, each with the document that carries it.
 
     :raises InvalidRequest: the span is longer than SPAN_MAX.
@@ -52,7 +53,7 @@ def corrections(stores: Stores, wanted: Wanted) -> Corrections:
         " booked_hour, accounting_period, original_period, toString(line_kind) AS line_kind, quantity, events, amount,"
         f" currency FROM @rated_usage_current WHERE {condition}"
         " ORDER BY booked_hour DESC, abs(amount) DESC, customer, charge, usage_hour LIMIT {limit:UInt32}",
-        values | {"limit": ROWS_MAX},
+        values | {"limit": rows_max},
     )
     by_kind = stores.rows(
         "SELECT toString(line_kind) AS kind, toString(r.currency) AS currency, count() AS rows,"  # noqa: S608
@@ -61,11 +62,13 @@ def corrections(stores: Stores, wanted: Wanted) -> Corrections:
         values,
     )
     by_hour = stores.rows(
-        "SELECT r.booked_hour AS hour, toString(r.line_kind) AS kind, sum(r.amount) AS amount"  # noqa: S608
-        f" FROM @rated_usage_current AS r WHERE {condition} GROUP BY hour, kind ORDER BY hour",
+        "SELECT r.booked_hour AS hour, toString(r.line_kind) AS kind, toString(r.currency) AS currency,"  # noqa: S608
+        f" sum(r.amount) AS amount FROM @rated_usage_current AS r WHERE {condition}"
+        " GROUP BY hour, kind, currency ORDER BY hour",
         values,
     )
-    _add_documents(stores, rows)
+    for first in range(0, len(rows), _ROWS_ASKED_FOR):
+        _add_documents(stores, rows[first : first + _ROWS_ASKED_FOR])
     return Corrections(rows, sum(int(row["rows"]) for row in by_kind), by_kind, by_hour)
 
 
@@ -90,8 +93,6 @@ def _condition(wanted: Wanted) -> tuple[str, dict[str, Any]]:
 
 def _add_documents(stores: Stores, rows: list[Row]) -> None:
     """Add `document` and `posting_state`: a document has the contract, currency, hour and period of its rows."""
-    if not rows:
-        return
     found = stores.rows(
         "SELECT key, customer, contract, currency, booked_hour, accounting_period, posting_state"
         " FROM @financial_documents_current WHERE kind = 'accrual' AND booked_hour IN {hours:Array(DateTime)}"
@@ -107,8 +108,3 @@ def _add_documents(stores: Stores, rows: list[Row]) -> None:
         document = documents.get(tuple(row[name] for name in names))
         row["document"] = document["key"] if document else ""
         row["posting_state"] = document["posting_state"] if document else ""
-
-
-def net(found: Corrections, currency: str) -> Decimal:
-    """Return what all corrections of a currency come to."""
-    return sum((row["amount"] for row in found.by_kind if row["currency"] == currency), Decimal(0))

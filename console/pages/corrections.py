@@ -1,14 +1,13 @@
 """Corrections: usage that came late or was taken back. When it happened, when it was booked, what it changed, where."""
 
-from collections import defaultdict
 from datetime import timedelta
-from decimal import Decimal
 from typing import Any, Final
 
 from starlette.responses import Response
 
 from console.pages import asked, exporting
 from console.pages.base import Page, Values, Visit
+from console.problems import Problem
 from console.scope import customers_of
 from queries.corrections import KINDS, ROWS_MAX, Corrections, Wanted, corrections
 from queries.reconcile import sealed_until
@@ -16,6 +15,7 @@ from queries.stores import Stores
 
 _DEFAULT: Final = timedelta(days=7)
 _LONGEST: Final = timedelta(days=93)
+_EXPORT_MAX: Final = 20_000
 _COLUMNS: Final = (
     "customer", "contract", "entity", "charge", "price_row", "meter", "usage_hour", "booked_hour", "original_period",
     "accounting_period", "line_kind", "quantity", "events", "amount", "currency", "document", "posting_state",
@@ -40,7 +40,10 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
         asked.text(request, "meter"),
         asked.choice(request, "kind", KINDS),
     )
-    found = corrections(stores, wanted)
+    found = corrections(stores, wanted, _EXPORT_MAX if kind else ROWS_MAX)
+    if kind and found.total_rows > len(found.rows):
+        detail = f"a file holds at most {_EXPORT_MAX:,} corrections, not {found.total_rows:,}: choose a shorter time"
+        raise Problem("invalid_request", detail)
     if kind:
         return exporting.file_of("corrections", kind, _COLUMNS, found.rows)
     latest = stores.history.latest
@@ -57,22 +60,22 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
 
 
 def chart_of(found: Corrections) -> dict[str, Any]:
-    """Return what each booked hour corrected, one series for each kind; currencies are not mixed where there is one."""
-    by_hour: dict[Any, dict[str, Decimal]] = defaultdict(dict)
-    for row in found.by_hour:
-        by_hour[row["hour"]][row["kind"]] = row["amount"]
-    kinds = [kind for kind in KINDS if any(kind in amounts for amounts in by_hour.values())]
+    """Return what each booked hour corrected, one series for each kind and currency: currencies do not add up."""
+    amounts = {(row["kind"], row["currency"], row["hour"]): row["amount"] for row in found.by_hour}
+    hours = sorted({row["hour"] for row in found.by_hour})
+    series = sorted({(row["kind"], row["currency"]) for row in found.by_hour})
+    currencies = {currency for _, currency in series}
     return {
-        "times": [int(hour.timestamp()) for hour in by_hour],
+        "times": [int(hour.timestamp()) for hour in hours],
         "step": 3600,
-        "unit": "",
+        "unit": next(iter(currencies)) if len(currencies) == 1 else "",
         "series": [
             {
-                "name": kind.replace("_", " "),
+                "name": kind.replace("_", " ") + (f", {currency}" if len(currencies) > 1 else ""),
                 "kind": "bars",
-                "values": [float(one.get(kind, 0)) for one in by_hour.values()],
+                "values": [float(amounts.get((kind, currency, hour), 0)) for hour in hours],
             }
-            for kind in kinds
+            for kind, currency in series
         ],
     }
 

@@ -1,7 +1,7 @@
 """Spend: what customers have come to in their billing periods, what they will come to, and where in their tiers."""
 
 from collections import defaultdict
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from queries.spend import ContractSpend, spend
 from queries.stores import Row, Stores
 
 _CUSTOMERS_MAX: Final = 200
+_NEVER: Final = datetime(2100, 1, 1, tzinfo=UTC)
 _COLUMNS: Final = (
     "customer", "contract", "plan", "charge", "price_row", "meter", "quantity", "unit", "events", "amount",
     "forecast_quantity", "forecast_amount", "currency", "period_start", "period_end",
@@ -37,19 +38,20 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
     if customer:
         if customer not in customers:
             raise Problem("not_found", f"no customer {customer!r}")
-        contracts = spend(stores, customer, at, as_of=as_of)
+        contracts = spend(stores, customer, at, now=now, as_of=as_of)
         if kind:
             return exporting.file_of(f"spend-{customer}", kind, _COLUMNS, _plain(contracts))
         return {
             "customer": customer,
             "customers": customers,
             "contracts": contracts,
-            "daily": daily(stores, customer, contracts),
+            "daily": daily(stores, customer, contracts, as_of),
             "at": at,
             "as_of": as_of,
             "now": now,
         }
-    contracts = [one for name in customers[:_CUSTOMERS_MAX] for one in spend(stores, name, at, as_of=as_of)]
+    chosen = customers if kind else customers[:_CUSTOMERS_MAX]
+    contracts = [one for name in chosen for one in spend(stores, name, at, now=now, as_of=as_of)]
     if kind:
         return exporting.file_of("spend", kind, _COLUMNS, _plain(contracts))
     return {
@@ -57,7 +59,7 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
         "customers": customers,
         "contracts": sorted(contracts, key=lambda one: (one.currency, -one.amount, one.customer)),
         "totals": totals(contracts),
-        "more": max(0, len(customers) - _CUSTOMERS_MAX),
+        "more": len(customers) - len(chosen),
         "at": at,
         "as_of": as_of,
         "now": now,
@@ -84,33 +86,45 @@ def _plain(contracts: list[ContractSpend]) -> list[dict[str, Any]]:
     return rows
 
 
-def daily(stores: Stores, customer: str, contracts: list[ContractSpend]) -> dict[str, Any]:
-    """Return the chart of amounts by day of booking, one series for each charge, since the oldest period began."""
+def daily(
+    stores: Stores, customer: str, contracts: list[ContractSpend], as_of: datetime | None = None
+) -> dict[str, Any]:
+    """Return the chart of amounts by day of booking, one series for each charge, since the oldest period began.
+
+    Currencies do not add up: a customer with contracts in two has a series for each.
+    """
     if not contracts:
         return {"times": [], "series": []}
     rows: list[Row] = stores.rows(
-        "SELECT toUnixTimestamp(toStartOfDay(booked_hour, 'UTC')) AS day, charge, sum(r.amount) AS total"
+        "SELECT toUnixTimestamp(toStartOfDay(booked_hour, 'UTC')) AS day, charge, toString(r.currency) AS money,"
+        " sum(r.amount) AS total"
         " FROM @rated_usage_current AS r WHERE customer = {customer:String} AND booked_hour >= {from:DateTime}"
-        " AND status IN ('sealed', 'provisional') GROUP BY day, charge ORDER BY day",
-        {"customer": customer, "from": _midnight(min(one.period_start for one in contracts))},
+        " AND booked_hour < {as_of:DateTime} AND status IN ('sealed', 'provisional')"
+        " GROUP BY day, charge, money ORDER BY day",
+        {
+            "customer": customer,
+            "from": _midnight(min(one.period_start for one in contracts)),
+            "as_of": as_of or _NEVER,
+        },
     )
     days = sorted({int(row["day"]) for row in rows})
-    sums: dict[str, Decimal] = defaultdict(Decimal)
+    sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for row in rows:
-        sums[row["charge"]] += abs(row["total"])
-    shown = sorted(sums, key=lambda charge: -sums[charge])[:6]
-    found = {(row["charge"], int(row["day"])): float(row["total"]) for row in rows}
+        sums[row["charge"], row["money"]] += abs(row["total"])
+    currencies = {currency for _, currency in sums}
+    shown = sorted(sums, key=lambda one: -sums[one])[:6]
+    found = {(row["charge"], row["money"], int(row["day"])): float(row["total"]) for row in rows}
     return {
         "times": days,
         "step": 86_400,
-        "unit": contracts[0].currency,
+        "unit": next(iter(currencies)) if len(currencies) == 1 else "",
         "series": [
             {
-                "name": charge or "without charge",
+                "name": (charge or "without charge") + (f", {currency}" if len(currencies) > 1 else ""),
                 "kind": "line",
-                "values": [found.get((charge, day), 0) for day in days],
+                "values": [found.get((charge, currency, day), 0) for day in days],
             }
-            for charge in shown
+            for charge, currency in shown
         ],
     }
 

@@ -1,10 +1,11 @@
 """Usage: a meter by window and dimension, beside the week before, as it is known now or was known at a booked time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from starlette.responses import Response
 
@@ -27,7 +28,7 @@ _SPANS: Final[dict[str, timedelta]] = {
 }
 _LONGEST: Final = timedelta(days=800)
 _SERIES_MAX: Final = 6
-_ROWS_MAX: Final = 5_000
+_ROWS_MAX: Final = 20_000
 _SHOWN_MAX: Final = 400
 _TENANTS_MAX: Final = 1_000
 _SLIDER_HOURS: Final = 24 * 35
@@ -69,9 +70,8 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
         as_of=as_of,
         limit=_ROWS_MAX,
     )
-    rows = usage(stores, question).rows
-    before = usage(stores, _week_before(question)).rows
-    named = _rows(rows, before, by)
+    rows, before = _all(stores, question), _all(stores, _week_before(question, zone))
+    named = _rows(rows, before, by, lambda when: _moved(when, _WEEK, window, zone))
     if kind:
         return exporting.file_of(f"usage-{meter.id}", kind, _COLUMNS, named)
     return {
@@ -106,8 +106,29 @@ def _next_hour(when: datetime) -> datetime:
     return when.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
 
 
-def _week_before(question: UsageQuestion) -> UsageQuestion:
-    return replace(question, begins=question.begins - _WEEK, ends=question.ends - _WEEK)
+def _all(stores: Stores, question: UsageQuestion) -> list[Row]:
+    """Return all rows: totals and charts of a part of them would be wrong without anybody seeing it.
+
+    :raises Problem: there are more than a page can hold.
+    """
+    page = usage(stores, question)
+    if page.next is not None:
+        detail = f"more than {_ROWS_MAX:,} rows: choose a larger window, a shorter time, one tenant or another split"
+        raise Problem("invalid_request", detail)
+    return page.rows
+
+
+def _week_before(question: UsageQuestion, zone: ZoneInfo) -> UsageQuestion:
+    begins, ends = (_moved(when, -_WEEK, question.window, zone) for when in (question.begins, question.ends))
+    return replace(question, begins=begins, ends=ends)
+
+
+def _moved(when: datetime, by: timedelta, window: Window, zone: ZoneInfo) -> datetime:
+    """Return the moment moved by whole days: days and months of a time zone by its calendar, the rest by the clock.
+
+    A week over a change to or from daylight saving has an hour less or more, and its days still begin at midnight.
+    """
+    return when + by if window in ("minute", "hour") else (when.astimezone(zone) + by).astimezone(UTC)
 
 
 def _newest(stores: Stores) -> datetime | None:
@@ -130,9 +151,9 @@ def _tenants(stores: Stores, allowed: Sequence[str] | None) -> list[str]:
     return [row["tenant"] for row in rows]
 
 
-def _rows(rows: Sequence[Row], before: Sequence[Row], by: str) -> list[Row]:
+def _rows(rows: Sequence[Row], before: Sequence[Row], by: str, week_later: Callable[[datetime], datetime]) -> list[Row]:
     """Name each row's group, and put the same window of the week before beside it."""
-    past = {(row["window_start"] + _WEEK, _group(row, by)): row["value"] for row in before}
+    past = {(week_later(row["window_start"]), _group(row, by)): row["value"] for row in before}
     return [
         {**row, "group": _group(row, by), "week_before": past.get((row["window_start"], _group(row, by)))}
         for row in rows

@@ -8,6 +8,7 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
+from console.pages import usage as usage_page
 from queries.exceptions import groups
 from tests.console.pages.conftest import LogIn
 from tests.queries.conftest import Finished
@@ -109,7 +110,7 @@ def test_corrections_are_the_late_and_voided_rows(log_in: LogIn, finished: Finis
 
 def test_reconciliation_is_green_link_by_link_and_remembered(log_in: LogIn) -> None:
     client = log_in()
-    first = client.get("/reconciliation").text
+    first = client.get("/reconciliation?from=2026-11-19T00:00Z").text
     assert "Everything agrees" in first
     assert '<li class="bad">' not in first
     assert first.count('<li class="good">') == 5
@@ -253,6 +254,50 @@ def test_spend_of_a_customer_adds_up_to_its_rated_rows(log_in: LogIn, finished: 
     assert {row["customer"]: sums[row["customer"]] for row in known} == {row["customer"]: row["total"] for row in known}
     text = client.get("/spend?customer=globex&at=2026-11-20T12:00Z").text
     assert "Tier 1 of" in text or "Tier 2 of" in text
+
+
+def test_the_forecast_hangs_on_the_period_and_not_on_the_moment_that_names_it(log_in: LogIn) -> None:
+    client = log_in()
+    early, late = (
+        {
+            (row["contract"], row["charge"], row["price_row"]): row
+            for row in csv.DictReader(io.StringIO(client.get(f"/spend?customer=globex&at={at}&format=csv").text))
+        }
+        for at in ("2026-11-03T12:00Z", "2026-11-20T12:00Z")
+    )
+    assert early.keys() == late.keys()
+    pairs = [(Decimal(row["forecast_quantity"] or 0), Decimal(late[key]["forecast_quantity"] or 0))
+             for key, row in early.items()]  # fmt: skip
+    assert any(one for one, _ in pairs)
+    assert all(abs(one - other) <= other / 1000 for one, other in pairs), "time goes on between the two requests"
+
+
+def test_every_link_of_the_first_page_leads_somewhere(log_in: LogIn) -> None:
+    client = log_in()
+    links = set(re.findall(r'href="(/[^"#]*)', client.get("/").text))
+    assert "/api/v1/openapi.json" in links
+    answers = {link: client.get(link.replace("&amp;", "&")).status_code for link in links}
+    assert answers == dict.fromkeys(links, 200)
+
+
+def test_an_address_that_is_none_is_a_page_for_people_and_a_problem_for_programs(log_in: LogIn) -> None:
+    client = log_in()
+    page = client.get("/nowhere", headers={"Accept": "text/html,*/*"})
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "no such page" in page.text
+    for path in ("/nowhere", "/api/v1/nowhere"):
+        headers = {} if path == "/nowhere" else {"Accept": "text/html"}
+        problem = client.get(path, headers=headers)
+        assert (problem.status_code, problem.headers["content-type"]) == (404, "application/problem+json")
+
+
+def test_more_rows_than_a_page_holds_are_refused_and_not_cut(log_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "/usage?meter=requests&by=tenant&span=month&window=day"
+    assert log_in().get(address).status_code == 200
+    monkeypatch.setattr(usage_page, "_ROWS_MAX", 2)
+    answer = log_in().get(address)
+    assert answer.status_code == 400
+    assert "more than 2 rows" in answer.text
 
 
 def test_live_figures_arrive_as_events(log_in: LogIn) -> None:
