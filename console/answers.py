@@ -134,7 +134,7 @@ def _csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
 
 def _harmless(value: Any) -> Any:
     """Keep spreadsheets from taking a customer's text for a formula; a number is none."""
-    if (isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r")) or _is_formula(value):
+    if (isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r", "\n")) or _is_formula(value):
         return f"'{value}"
     return value
 

@@ -13,8 +13,9 @@ from starlette.staticfiles import StaticFiles
 
 from console.api import ENDPOINTS, open_routes
 from console.endpoint import route
-from console.middleware import Frame, routing_problem
+from console.middleware import Frame
 from console.pages import PAGES, page_route, session_routes
+from console.pages.base import routing_error
 from console.pages.live import live_route
 from console.services import Services
 
@@ -41,7 +42,7 @@ def make_app(services: Services) -> Starlette:
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Frame)],
-        exception_handlers={HTTPException: routing_problem},
+        exception_handlers={HTTPException: routing_error},
         lifespan=lifespan,
     )
     app.state.services = services

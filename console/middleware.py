@@ -88,11 +88,16 @@ class Frame:
 
 async def routing_problem(request: Request, error: Exception) -> Response:
     """Return the answer for what the router refuses: no such path, or not this method."""
+    return of_routing(error).response(request.state.request_id)
+
+
+def of_routing(error: Exception) -> Problem:
+    """Return the problem that an error of the router is."""
     if not isinstance(error, HTTPException):  # pragma: no cover  registered for this class only
         raise error
     detail = "no such page or resource" if error.status_code == 404 else str(error.detail)
     code = _CODES.get(error.status_code, "invalid_request")
-    return Problem(code, detail, headers=error.headers).response(request.state.request_id)
+    return Problem(code, detail, headers=error.headers)
 
 
 def _answer(error: Exception, request_id: str) -> Response:

@@ -50,10 +50,10 @@ def moment(request: Request, name: str) -> datetime | None:
     except ValueError:
         raise Problem("invalid_request", f"{name}: {found!r} is no time such as 2026-10-05T14:00Z") from None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    when = when.astimezone(UTC)
+    # Compared before it is converted: the first and last hours of datetime's own range cannot be.
     if not datetime(1970, 1, 1, tzinfo=UTC) <= when < datetime(2100, 1, 1, tzinfo=UTC):
         raise Problem("invalid_request", f"{name}: between 1970 and 2100")
-    return when
+    return when.astimezone(UTC)
 
 
 def span(request: Request, latest: datetime, default: timedelta, longest: timedelta) -> tuple[datetime, datetime]:

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from console import limits
 from console.auth import PERMISSIONS, Permission, check_origin, check_permission
+from console.middleware import of_routing, routing_problem
 from console.pages.formats import FILTERS
 from console.problems import Problem, of_error
 from console.scope import check_unscoped
@@ -29,6 +30,8 @@ from sinks.ledger.tokens import Token
 TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 FORM_BYTES_MAX: Final = 64 << 10
 FORM_FIELDS_MAX: Final = 200
+
+_NO_PAGES: Final = ("/api/", "/health/", "/static/")
 
 log = get_logger("console")
 _environment: Final = Environment(
@@ -86,7 +89,10 @@ def page_route(page: Page, services: Services) -> Route:
 
     async def answer(request: Request) -> Response:
         request.state.operation = "page"
-        token = await services.authenticator.token_of_session(request)
+        try:
+            token = await services.authenticator.token_of_session(request)
+        except Exception as error:
+            return error_page(request, error, page)
         if token is None:
             return to_login(request)
         request.state.token = token
@@ -102,7 +108,7 @@ def page_route(page: Page, services: Services) -> Route:
             shown = await page.show(visit)
             return shown if isinstance(shown, Response) else render(page.template, visit, shown, page)
         except Exception as error:
-            return error_page(visit, error, page)
+            return error_page(request, error, page, visit)
 
     return Route(page.path, answer, methods=["GET", "POST"] if page.act else ["GET"], name=page.name)
 
@@ -121,8 +127,6 @@ def to_login(request: Request) -> Response:
     """Send the browser to the login page, and back to this one after it."""
     target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     asked = f"/login?next={quote(target, safe='')}" if target != "/" else "/login"
-    if request.headers.get("x-part"):  # a part of a page that a script loads: let the whole page go
-        return Response(status_code=401, headers={"X-Login": asked})
     return RedirectResponse(asked, status_code=303)
 
 
@@ -139,12 +143,20 @@ def _is_for(page: Page, visit: Visit) -> bool:
     return page.permission in visit.permissions and not (page.whole and visit.token.tenants)
 
 
-def error_page(visit: Visit, error: Exception, page: Page | None = None) -> Response:
-    """Return the page that says what went wrong and what to do."""
+async def routing_error(request: Request, error: Exception) -> Response:
+    """Return the answer for an address that there is not: a page for who looks, a problem for programs."""
+    path = request.url.path
+    if path.startswith(_NO_PAGES) or "text/html" not in request.headers.get("accept", ""):
+        return await routing_problem(request, error)
+    return error_page(request, of_routing(error))
+
+
+def error_page(request: Request, error: Exception, page: Page | None = None, visit: Visit | None = None) -> Response:
+    """Return the page that says what went wrong and what to do; without navigation if it is not known who looks."""
     problem = of_error(error)
     if problem.code == "internal_error":
-        log.error("A page failed.", path=visit.request.url.path, exc_info=error)
-    values = {"problem": problem, "request_id": visit.request.state.request_id}
+        log.error("A page failed.", path=request.url.path, exc_info=error)
+    values = {"problem": problem, "request_id": request.state.request_id}
     response = render("error.html", visit, values, page, problem.status)
     response.headers.update(problem.headers)
     return response

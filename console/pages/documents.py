@@ -1,5 +1,6 @@
 """Documents: states, ERP numbers, and the way down from each one: lines, rated rows, facts, events."""
 
+import re
 from datetime import timedelta
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ _LIMIT: Final = 100
 _EXPORT_MAX: Final = 50_000
 _LONGEST: Final = timedelta(days=400)
 _KINDS: Final = ("accrual", "invoice", "credit_note", "reversal", "adjustment")
+_AFTER: Final = re.compile(r"([0-9]{1,9})\.([A-Z2-7]{16})")
+"""An hour since 1970, and a document's key."""
 _COLUMNS: Final = (
     "key", "entity", "customer", "contract", "currency", "booked_hour", "accounting_period", "kind", "total", "revenue",
     "state", "reason", "posting_key", "erp_number", "attempts", "changed_at",
@@ -77,10 +80,10 @@ def _filter(visit: Visit, stores: Stores) -> DocumentFilter:
 def _after(text: str) -> tuple[int, str] | None:
     if not text:
         return None
-    hour, _, key = text.partition(".")
-    if not hour.isdigit() or not key.isalnum():
+    found = _AFTER.fullmatch(text)
+    if found is None:
         raise Problem("invalid_request", "after: take the address of `Next page`")
-    return int(hour), key
+    return int(found[1]), found[2]
 
 
 def _next(visit: Visit, page: DocumentPage) -> str:

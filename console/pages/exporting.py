@@ -13,7 +13,7 @@ from console.pages import asked
 
 FORMATS: Final = ("csv", "parquet")
 _TYPES: Final = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def wanted(request: Request) -> str:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
 
@@ -152,7 +153,8 @@ def _meter_steps(meter: Any) -> list[Step]:
     for row in meter.rated:
         parts = {"plan": f"{row['plan']} v{row['plan_version']}", "kind": row["line_kind"], "status": row["status"]}
         text = f"{row['quantity'].normalize():,f} in the hour are {row['amount'].normalize():,f} {row['currency']}"
-        link = f"/explain?customer={row['customer']}&charge={row['charge']}&booked={row['booked_hour']:%Y-%m-%dT%H:%M}"
+        asks = {"customer": row["customer"], "charge": row["charge"], "booked": f"{row['booked_hour']:%Y-%m-%dT%H:%M}"}
+        link = f"/explain?{urlencode(asks)}"
         state = "good" if row["status"] == "sealed" else "none"
         steps.append(Step(f"Rated by {row['charge'] or 'no charge'}", row["booked_hour"], state, text, parts, link))
     return steps

@@ -100,5 +100,4 @@ let pending = 0;
 const again = () => { cancelAnimationFrame(pending); pending = requestAnimationFrame(drawAll); };
 window.addEventListener("resize", again);
 window.addEventListener("themechange", again);
-window.addEventListener("chartchange", again);
 drawAll();

@@ -98,7 +98,7 @@ document.querySelectorAll("input[data-hours-from]").forEach((slider) => {
   });
 });
 
-// Live figures: the server sends {"figures": {name: text}, "states": {name: class}, "charts": {name: [...]}}.
+// Live figures: the server sends {"figures": {name: text}, "states": {name: class}}, or {"title": text} in trouble.
 const source = document.body.dataset.live;
 if (source) {
   const light = document.querySelector("[data-live-light]");
@@ -114,12 +114,9 @@ if (source) {
     for (const [name, state] of Object.entries(message.states || {})) {
       document.querySelectorAll(`[data-state="${CSS.escape(name)}"]`).forEach((one) => { one.classList.remove("good", "warn", "bad"); if (state) { one.classList.add(state); } });
     }
-    for (const [name, chart] of Object.entries(message.charts || {})) {
-      document.querySelectorAll(`[data-chart-name="${CSS.escape(name)}"]`).forEach((one) => { one.dataset.chart = JSON.stringify(chart); });
-    }
-    if (message.charts) { window.dispatchEvent(new Event("chartchange")); }
     say("Live", false);
   });
+  stream.addEventListener("trouble", (event) => { heard = 0; say(`Not live: ${JSON.parse(event.data).title}`, true); });
   stream.addEventListener("error", () => say("Not live: reconnecting", true));
   setInterval(() => { if (heard && Date.now() - heard > 15000) { say(`Last figures ${Math.round((Date.now() - heard) / 1000)} s ago`, true); } }, 5000);
 }
