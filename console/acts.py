@@ -16,6 +16,7 @@ from core.clock import Clock
 from core.errors import InvalidRequest
 from flows.poster_held import ERP_REASONS
 from queries import exception_acts
+from queries.document_state import posting_of
 from queries.exception_acts import Person
 from queries.exceptions import Group, find
 from queries.stores import Row, Stores
@@ -24,7 +25,7 @@ from sinks.ledger import audit, held, master_data, posting_creation, tables
 from sinks.ledger import reversal as reversals
 from sinks.ledger.database import read, write
 from sinks.ledger.erp_codes import ErpNames
-from sinks.ledger.postings import GIVEN
+from sinks.ledger.postings import GIVEN, HELD
 from sinks.ledger.tokens import Token
 
 REASON_CHARACTERS_MAX: Final = 500
@@ -43,7 +44,12 @@ class Acting:
     @property
     def actor(self) -> str:
         """Return who stands in the audit log."""
-        return f"{self.token.name} (token {self.token.id})"
+        return actor_of(self.token)
+
+
+def actor_of(token: Token) -> str:
+    """Return who stands in the audit log for what is done with a token: names need not be unique, ids are."""
+    return f"{token.name} (token {token.id})"
 
 
 def check_posting(token: Token, stores: Stores, key: str) -> None:
@@ -112,6 +118,23 @@ def reverse(acting: Acting, key: str) -> Row:
         "changed": made.made_now,
         "said": f"{made.reverses} {said} by posting {made.key}{approval}",
     }
+
+
+def release(acting: Acting, key: str) -> Row:
+    """Let the poster try the held posting of a document again, under the same key.
+
+    :raises InvalidRequest: it has none that is held, or the posting waits for approval.
+    """
+    check_posting(acting.token, acting.stores, key)
+    engine = acting.stores.engine
+    posting = posting_of(acting.stores, key)["posting"]
+    if posting is None or posting["state"] != HELD:
+        message = f"document {key} has no posting that is held"
+        raise InvalidRequest(message)
+    if not acting.dry_run:
+        held.release(engine, posting["key"], actor=acting.actor, reason=acting.reason, now=acting.clock.now())
+    verb = "would be tried again" if acting.dry_run else "is tried again"
+    return {"posting_key": posting["key"], "changed": True, "said": f"posting {posting['key']} {verb}"}
 
 
 def own_group(acting: Acting, key: str) -> Group:

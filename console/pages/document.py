@@ -1,11 +1,12 @@
 """One document: its lines, what they were made of, what became of it in the ERP, and what may be done about it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
 
-from console.acts import check_posting
+from console import acts
+from console.acts import REASON_CHARACTERS_MAX, Acting
 from console.pages import exporting
 from console.pages.base import Page, Values, Visit
 from console.problems import Problem, of_error
@@ -13,16 +14,17 @@ from console.scope import sees_customer
 from core.errors import MeterbridgeError
 from queries.document_events import summaries
 from queries.document_list import related
-from queries.document_state import posting_of
 from queries.document_trace import DocumentTrace, trace_document
-from queries.stores import Stores, of_hour
-from sinks.ledger import documents, held, posting_creation
-from sinks.ledger import reversal as reversals
-from sinks.ledger.erp_codes import ErpNames
+from queries.stores import Row, Stores, of_hour
+from sinks.ledger import documents, held
 from sinks.ledger.postings import BOOKED, HELD
 
 _ROWS_SHOWN_MAX: Final = 200
-REASON_MAX: Final = 500
+_ACTS: Final[Mapping[str, Callable[[Acting, str], Row]]] = {
+    "approve": acts.approve,
+    "reverse": acts.reverse,
+    "release": acts.release,
+}
 _RATED: Final = (
     "plan", "plan_version", "charge", "price_row", "meter", "period_start", "usage_hour", "booked_hour", "line_kind",
     "quantity", "events", "amount", "revenue_amount", "amount_before", "amount_after", "currency",
@@ -94,66 +96,26 @@ async def act(visit: Visit) -> Values | Response:
         raise Problem("invalid_request", "act: approve, release or reverse")
     if permission not in visit.permissions:
         raise Problem("forbidden", f"the role {visit.token.role} may not {wanted} documents")
-    if not reason or len(reason) > REASON_MAX:
-        raise Problem("invalid_request", f"reason: needed, at most {REASON_MAX} characters")
+    if not reason or len(reason) > REASON_CHARACTERS_MAX:
+        raise Problem("invalid_request", f"reason: needed, at most {REASON_CHARACTERS_MAX} characters")
 
     def work(stores: Stores) -> Values | Response:
         key = str(visit.request.path_params["key"])
-        trace = _seen(visit, stores, key)
-        if dry_run:
-            return _values(visit, stores, _preview(trace, wanted))
+        _seen(visit, stores, key)
+        acting = Acting(stores, visit.token, visit.services.clock, reason, dry_run)
         try:
-            said = _do(visit, stores, key, wanted, reason)
+            done = _ACTS[wanted](acting, key)
         except MeterbridgeError as error:
             problem = of_error(error)
             return _values(visit, stores, {"state": "bad", "title": problem.title, "text": problem.detail, "lines": []})
-        if isinstance(said, Response):
-            return said
-        return _values(visit, stores, {"state": "good", "title": "Done", "text": said, "lines": []})
+        said = {"text": f"{done['said']}.", "lines": []}
+        if dry_run:
+            return _values(visit, stores, said | {"state": "warn", "title": "Preview: nothing was changed"})
+        if wanted == "reverse":
+            return RedirectResponse(f"/documents/{done['documents'][0]}", status_code=303)
+        return _values(visit, stores, said | {"state": "good", "title": "Done"})
 
     return await visit.services.pool.ask(work)
-
-
-def _preview(trace: DocumentTrace, wanted: str) -> dict[str, Any]:
-    posting = trace.posting or {"key": "none yet", "documents": 0, "state": trace.state, "adapter": ""}
-    text = {
-        "approve": f"Posting {posting['key']} with {posting['documents']} document(s) would be sent to the ERP.",
-        "release": f"The poster would try posting {posting['key']} again, under the same key.",
-        "reverse": f"The opposite of document {trace.document['key']} would be booked under a key of its own:"
-        f" {trace.document['total']} {trace.document['currency']}.",
-    }[wanted]
-    return {"state": "warn", "title": "Preview: nothing was changed", "text": text, "lines": []}
-
-
-def _do(visit: Visit, stores: Stores, key: str, wanted: str, reason: str) -> str | Response:
-    engine, actor, now = stores.engine, visit.token.name, visit.services.clock.now()
-    check_posting(visit.token, stores, key)
-    if wanted == "approve":
-        first = held.approve(engine, key, actor=actor, reason=reason, now=now)
-        return "Approved; the poster sends it." if first else "It was approved before."
-    if wanted == "release":
-        posting = _posting_of(stores, key)
-        held.release(engine, posting, actor=actor, reason=reason, now=now)
-        return f"Posting {posting} is tried again."
-    return _reversed(stores, key, actor, reason, now)
-
-
-def _posting_of(stores: Stores, key: str) -> str:
-    posting = posting_of(stores, key)["posting"]
-    if posting is None:
-        raise Problem("conflict", f"document {key} has no posting yet")
-    return str(posting["key"])
-
-
-def _reversed(stores: Stores, key: str, actor: str, reason: str, now: Any) -> Response:
-    history = stores.history
-    entities = {one.id: one for revision in history.revisions for one in revision.configuration.entities}
-    names = {one.id: posting_creation.erp_names(history, one) for one in entities.values()}
-    entity = reversals.entity_of(stores.engine, key)
-    made = reversals.reverse(
-        stores.engine, entities, names.get(entity, ErpNames({})), key, actor=actor, reason=reason, now=now
-    )
-    return RedirectResponse(f"/documents/{made.documents[0]}", status_code=303)
 
 
 PAGE = Page("/documents/{key}", "document", "", "document.html", show, act=act)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 from starlette.responses import Response
 
+from console.acts import REASON_CHARACTERS_MAX, actor_of
 from console.pages import asked, exporting
 from console.pages.base import Page, Values, Visit
 from console.problems import Problem
@@ -19,7 +20,6 @@ from queries.stores import Stores
 
 _SHOWN_MAX: Final = 200
 _CHOSEN_MAX: Final = 100
-REASON_MAX: Final = 500
 _AGES: Final[Mapping[str, timedelta | None]] = {
     "all": None,
     "hour": timedelta(hours=1),
@@ -118,10 +118,10 @@ async def _acted(visit: Visit) -> tuple[dict[str, Any], list[str]]:
         raise Problem("invalid_request", "act: retry or resolve")
     if not keys or len(keys) > _CHOSEN_MAX:
         return _said("bad", "Nothing was done", f"Choose 1 to {_CHOSEN_MAX} groups first.", []), keys
-    if not reason or len(reason) > REASON_MAX:
-        raise Problem("invalid_request", f"reason: needed, at most {REASON_MAX} characters")
+    if not reason or len(reason) > REASON_CHARACTERS_MAX:
+        raise Problem("invalid_request", f"reason: needed, at most {REASON_CHARACTERS_MAX} characters")
     dry_run = form.get("dry_run") == "1"
-    person, now = Person(visit.token.name, reason), visit.services.clock.now()
+    person, now = Person(actor_of(visit.token), reason), visit.services.clock.now()
 
     def work(stores: Stores) -> dict[str, Any]:
         lines, failed = [], 0

@@ -155,13 +155,20 @@ def test_a_document_is_reversed_once(log_in: LogIn, finished: Finished) -> None:
     client = log_in("approver")
     key = finished.stores.rows("SELECT key FROM @financial_documents_current ORDER BY total DESC LIMIT 1")[0]["key"]
     form = {"act": "reverse", "reason": "billed to the wrong customer"}
-    assert "nothing was changed" in client.post(f"/documents/{key}", data=form | {"dry_run": "1"}).text
+    preview = client.post(f"/documents/{key}", data=form | {"dry_run": "1"}).text
+    assert "nothing was changed" in preview
+    assert f"{key} would be reversed by posting" in preview
     first = client.post(f"/documents/{key}", data=form)
     again = client.post(f"/documents/{key}", data=form)
     assert first.status_code == again.status_code == 303
     assert first.headers["location"] == again.headers["location"]
     assert "reversal" in client.get(first.headers["location"]).text
-    assert "billed to the wrong customer" in client.get(f"/documents/{key}").text
+    text = client.get(f"/documents/{key}").text
+    assert "billed to the wrong customer" in text
+    assert re.search(r"\(token [a-z2-7]+\)", text), "whose token it was, as after an act over the API"
+    for dry_run in ({}, {"dry_run": "1"}):
+        refused = client.post(f"/documents/{key}", data=form | {"act": "approve"} | dry_run).text
+        assert "notice bad" in refused, "a preview refuses what the act would refuse"
 
 
 def test_plans_and_what_if_on_booked_usage(log_in: LogIn) -> None:
