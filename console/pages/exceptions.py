@@ -27,7 +27,7 @@ _AGES: Final[Mapping[str, timedelta | None]] = {
     "week": timedelta(days=7),
     "month": timedelta(days=31),
 }
-_COLUMNS: Final = ("key", "kind", "cause", "origin", "count", "first", "last", "tenants", "is_open")
+_COLUMNS: Final = ("key", "kind", "cause", "origin", "count", "first", "last", "tenants", "at_stake", "is_open")
 
 
 async def show(visit: Visit) -> Values | Response:
@@ -146,8 +146,8 @@ def _do(stores: Stores, group: Group, wanted: str, person: Person, now: Any, *, 
     if group.origin != "rejects":
         if dry_run:
             exception_acts.check_releasable(group)
-            return "the poster would try the posting again"
-        return f"posting {exception_acts.release(stores, group, person, now)} is tried again"
+            return f"the poster would try again: {', '.join(group.identities)}"
+        return f"tried again: {exception_acts.release(stores, group, person, now)}"
     if dry_run:
         exception_acts.check_sendable(group)
         return f"{group.count:,} events would be sent again as they were"

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from starlette.responses import RedirectResponse, Response
@@ -13,6 +14,7 @@ from queries import exceptions
 from queries.standing import OUTCOMES, Intake, chart_of, intake, last_arrival
 from queries.standing import books as books_of
 from queries.stores import Stores
+from sinks.ledger.amounts import exact
 
 _DAY: Final = timedelta(days=1)
 _STEP_MINUTES: Final = 15
@@ -40,8 +42,13 @@ def _values(stores: Stores, now: datetime) -> dict[str, Any]:
     arrived = intake(stores, ends - _DAY, ends, _STEP_MINUTES)
     waits = exceptions.groups(stores)
     kinds: Counter[str] = Counter()
-    for group in waits:
-        kinds[group.kind] += group.count
+    at_stake: dict[str, dict[str, Decimal]] = {}
+    with exact():
+        for group in waits:
+            kinds[group.kind] += group.count
+            known = at_stake.setdefault(group.kind, {})
+            for currency, amount in group.at_stake.items():
+                known[currency] = known.get(currency, Decimal(0)) + amount
     return {
         "figures": live.figures(stores, now),
         "arrived": arrived,
@@ -49,6 +56,7 @@ def _values(stores: Stores, now: datetime) -> dict[str, Any]:
         "funnel": _funnel(arrived),
         "books": books_of(stores),
         "kinds": kinds.most_common(8),
+        "at_stake": at_stake,
         "groups": len(waits),
         "now": now,
     }

@@ -3,13 +3,19 @@
 import csv
 import io
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
+import orjson
 import polars as pl
 import pytest
+from sqlalchemy import select
 
 from console.pages import usage as usage_page
+from console.pages.formats import money
 from queries.exceptions import groups
+from sinks.ledger import exceptions, tables
+from sinks.ledger.database import read, write
 from tests.console.pages.conftest import LogIn
 from tests.queries.conftest import Finished
 
@@ -128,6 +134,30 @@ def test_exceptions_are_previewed_and_resolved_with_a_reason(log_in: LogIn, fini
     assert "marked as seen to" in done
     assert group.key not in {one.key for one in groups(finished.stores)}
     assert client.post("/exceptions", data=form | {"reason": " "}).status_code == 400
+
+
+def test_the_money_behind_held_postings_is_shown(log_in: LogIn, finished: Finished) -> None:
+    table = tables.postings.c
+    with read(finished.stores.engine) as connection:
+        key, currency, text = connection.execute(select(table.key, table.currency, table.json)).all()[0]
+    debits = sum(Decimal(one["amount"]) for one in orjson.loads(text)["lines"] if one["side"] == "debit")
+    now = datetime.now(UTC)
+    with write(finished.stores.engine) as connection:
+        exceptions.raise_exception(connection, "posting_held", key, "the period is closed", now)
+    client, amount = log_in(), money(debits, currency)
+    [row] = [one for one in rows_of(client.get("/exceptions?kind=posting_held").text, "groups") if "is closed" in one]
+    assert f"<div>{amount}</div>" in row
+    assert f"<div>{amount}</div>" in client.get("/").text
+    [group] = [one for one in groups(finished.stores) if one.kind == "posting_held"]
+    assert amount in client.get(f"/exceptions/{group.key}").text
+    with write(finished.stores.engine) as connection:
+        exceptions.resolve(connection, "posting_held", [key], now)
+
+
+def test_a_time_in_which_nothing_was_compared_is_not_called_green(log_in: LogIn) -> None:
+    text = log_in().get("/reconciliation?from=1999-01-01T00:00Z&to=1999-01-02T00:00Z").text
+    assert "Nothing to compare" in text
+    assert "Everything agrees" not in text
 
 
 def test_who_may_only_look_cannot_act(log_in: LogIn, finished: Finished) -> None:
