@@ -36,10 +36,10 @@ def serve(
     listening = _listen(host or limits.host, limits.port if port < 0 else port)
     services = open_services(settings, SystemClock())
     address = _address(listening)
+    metrics = health.serve(settings.metrics, settings.metrics.console_port)
     emit({"address": address, "api": f"{address}/api/v1"}, f"Console and API at {address} (end it with Ctrl-C)")
     if not _is_loopback(listening) and not limits.behind_tls:
         note("Others can reach this address, and tokens go over it in the clear: put a proxy with TLS in front.")
-    metrics = health.serve(settings.metrics, settings.metrics.console_port)
     server = uvicorn.Server(uvicorn.Config(make_app(services), **options(limits)))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)  # the server raises what stopped it once more at its end
