@@ -6,6 +6,7 @@ for new ones. If the stores do not answer, the stream says so and goes on; the p
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,14 +15,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from console.live import Broadcast
 from console.pages.formats import STATES, ago, count, minute, when
-from console.problems import Problem, of_error
+from console.problems import of_error
 from console.services import Services
 from queries.standing import books, last_arrival, rate_per_s
 from queries.stores import Stores
 
 PATH: Final = "/live"
-EVERY_S: Final = 2.0
+LOOK_S: Final = 5.0
+"""So often the session is looked at, whether there are new figures or not."""
 VIEWERS_MAX: Final = 500
 _STALE_S: Final = 120
 
@@ -53,38 +56,20 @@ def figures(stores: Stores, now: datetime) -> dict[str, Any]:
     }
 
 
-class Feed:
-    """The newest figures. Not for two event loops at once."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._lock = asyncio.Lock()
-        self._asked_at_s = float("-inf")
-        self._message = b""
-        self.viewers = 0
-
-    async def message(self) -> bytes:
-        """Return the figures as one server-sent event, at most EVERY_S old."""
-        async with self._lock:
-            now_s = self._services.clock.monotonic_s()
-            if now_s - self._asked_at_s >= EVERY_S:
-                self._message = await self._ask()
-                self._asked_at_s = self._services.clock.monotonic_s()
-            return self._message
-
-    async def _ask(self) -> bytes:
-        now = self._services.clock.now()
-        try:
-            found = await self._services.pool.ask(lambda stores: figures(stores, now))
-        except Exception as error:
-            problem = of_error(error)
-            return b"event: trouble\ndata: " + orjson.dumps({"title": problem.title}) + b"\n\n"
-        return b"event: figures\ndata: " + orjson.dumps(found) + b"\n\n"
+async def _message(services: Services) -> bytes:
+    """Return the figures, or why there are none, as one server-sent event."""
+    now = services.clock.now()
+    try:
+        found = await services.pool.ask(lambda stores: figures(stores, now))
+    except Exception as error:
+        problem = of_error(error)
+        return b"event: trouble\ndata: " + orjson.dumps({"title": problem.title}) + b"\n\n"
+    return b"event: figures\ndata: " + orjson.dumps(found) + b"\n\n"
 
 
 def live_route(services: Services) -> Route:
     """Return the route of the stream; it needs a session that may read everything, and ends with it."""
-    feed = Feed(services)
+    feed = Broadcast(lambda: _message(services), VIEWERS_MAX)
 
     async def answer(request: Request) -> Response:
         token = await services.authenticator.token_of_session(request)
@@ -92,10 +77,7 @@ def live_route(services: Services) -> Route:
             return Response(status_code=401)
         if token.tenants:
             return Response(status_code=403)
-        if feed.viewers >= VIEWERS_MAX:
-            raise Problem(
-                "unavailable", "too many pages look at live figures: close some", headers={"Retry-After": "30"}
-            )
+        feed.check_room()
         return StreamingResponse(
             _stream(feed, request, services), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
@@ -103,14 +85,11 @@ def live_route(services: Services) -> Route:
     return Route(PATH, answer, methods=["GET"], name="live")
 
 
-async def _stream(feed: Feed, request: Request, services: Services) -> AsyncIterator[bytes]:
-    feed.viewers += 1
-    try:
-        yield b"retry: 3000\n\n"
+async def _stream(feed: Broadcast, request: Request, services: Services) -> AsyncIterator[bytes]:
+    yield b"retry: 3000\n\n"
+    async with feed.listen() as newest:
         while not await request.is_disconnected():
             if await services.authenticator.token_of_session(request) is None:
                 return  # logged out, expired or revoked
-            yield await feed.message()
-            await asyncio.sleep(EVERY_S)
-    finally:
-        feed.viewers -= 1
+            with suppress(TimeoutError):
+                yield await asyncio.wait_for(newest.get(), LOOK_S)
