@@ -178,6 +178,7 @@ def test_a_revoked_token_ends_the_session(view: MakeViewer, shown: tuple[Service
     services.authenticator.forget()
     page.locator("nav a", has_text="Plans").click()
     page.wait_for_url(re.compile("/login"))
+    assert page.get_by_label("Token").is_visible()
 
 
 def test_a_broken_clickhouse_is_said_on_the_page(view: MakeViewer, finished: Finished, tmp_path: object) -> None:

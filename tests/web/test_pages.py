@@ -69,6 +69,7 @@ def test_a_narrow_screen_shows_everything_without_scrolling_aside(view: MakeView
     page = view().open(address)
     page.set_viewport_size({"width": 400, "height": 800})
     page.wait_for_function("document.documentElement.scrollWidth <= 400")  # charts are drawn anew for the new width
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_the_login_is_accessible_and_says_what_is_wrong(view: MakeViewer) -> None:
