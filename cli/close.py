@@ -1,6 +1,6 @@
 """`meterbridge close`: seal an accounting period."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -52,7 +52,7 @@ def close(
             now = SystemClock().now()
             outcomes.append(run(stores, one, decision, now, dry_run=dry_run, done=lambda _name: advance(1)))
     emit(
-        {"period": period, "dry_run": dry_run, "entities": [_plain(one) for one in outcomes]},
+        {"period": period, "dry_run": dry_run, "entities": [one.to_plain() for one in outcomes]},
         *(part for one in outcomes for part in _parts(one)),
     )
     _judge(outcomes, dry_run=dry_run, accept=accept)
@@ -74,39 +74,6 @@ def _judge(outcomes: "list[Outcome]", *, dry_run: bool, accept: bool) -> None:
         raise Disagreement(message)
     if dry_run and any(one.seal is None for one in outcomes):
         note("Nothing was recorded: run it again without --dry-run.")
-
-
-def _plain(outcome: "Outcome") -> dict[str, Any]:
-    period, seal = outcome.period, outcome.seal
-    return {
-        "entity": period.entity,
-        "period": period.accounting.name,
-        "sealed": seal is not None,
-        "made_now": outcome.made_now,
-        "findings": [
-            {
-                "name": one.name,
-                "holds": one.holds,
-                "acceptable": one.acceptable,
-                "detail": one.detail,
-                "items": one.items,
-            }
-            for one in outcome.findings
-        ],
-        "digests": outcome.parts,
-        "seal": None
-        if seal is None
-        else {
-            "number": seal.number,
-            "sha256": seal.digest,
-            "previous": seal.previous,
-            "key_id": seal.key_id,
-            "signature": seal.signature,
-            "sealed_by": seal.actor,
-            "sealed_at": seal.sealed_at,
-            "file": outcome.file,
-        },
-    }
 
 
 def _parts(outcome: "Outcome") -> "list[RenderableType]":

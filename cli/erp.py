@@ -132,36 +132,20 @@ def reopen_period(entity: EntityName, period: PeriodName, name: Name = "", reaso
 
 
 def _record(action: Literal["close", "reopen"], entity: str, period: str, name: str, reason: str) -> None:
-    from config.period_closes import PeriodClose, period_named  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
-    from core.redis_client import connect, guarded, server_time_ms  # noqa: PLC0415
-    from sinks.ledger import closes, period_report, progress  # noqa: PLC0415
-    from sinks.ledger.times import to_datetime  # noqa: PLC0415
+    from flows import period_acts  # noqa: PLC0415
+    from sinks.ledger import period_report  # noqa: PLC0415
 
-    settings = context().settings
+    now = SystemClock().now()
     with open_ledger() as (engine, history):
+        act = period_acts.PeriodAct(entity, period, action, who(name), reason)
+        known_from = period_acts.record(context().settings, engine, history, act, now)
         entities = {one.id: one for revision in history.revisions for one in revision.configuration.entities}
-        if entity not in entities:
-            message = f"unknown entity {entity!r}: known are {', '.join(sorted(entities))}"
-            raise InvalidRequest(message)
-        try:
-            period_named(entities[entity], period)
-        except ValueError:
-            message = f"{period!r} is not an accounting period such as 2026-01"
-            raise InvalidRequest(message) from None
-        # The event server's time decides which hours know of it, as with a configuration revision.
-        with connect(settings.redis) as client, guarded(settings.redis):
-            redis_ms = server_time_ms(client, settings.redis)
-        watermark_ms = max(progress.watermark_ms(engine), progress.high_water_ms(engine))
-        known_from_ms = closes.next_hour_ms(redis_ms, watermark_ms)
-        fact = PeriodClose(entity, period, known_from_ms, action)
-        closes.record(engine, fact, actor=who(name), reason=reason, now=SystemClock().now())
-        now = SystemClock().now()
         found = [
             one for one in period_report.periods(engine, entities, now) if (one.entity, one.period) == (entity, period)
         ]
     undelivered = sum(one.undelivered for one in found)
-    since = to_datetime(known_from_ms).isoformat(timespec="minutes")
+    since = known_from.isoformat(timespec="minutes")
     done = {"close": "closed", "reopen": "open"}[action]
     emit(
         {

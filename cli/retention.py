@@ -89,9 +89,7 @@ def add(kind: Kind, name: Identifier, who: Who = "", reason: Reason = "") -> Non
 
     why = _needed(reason)
     with open_ledger() as (engine, history):
-        if kind == "customer" and not any(name in revision.customers for revision in history.revisions):
-            message = f"no configuration ever had a customer {name!r}"
-            raise InvalidRequest(message)
+        holds.check_known(history, kind, name)
         is_new = holds.place(engine, kind, name, actor=person(who), reason=why, now=SystemClock().now())
     emit(
         {"kind": kind, "name": name, "held": True, "placed_now": is_new},

@@ -129,6 +129,49 @@ def due(stores: Stores, now: datetime) -> list[Due]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the policy says of one table, and what of it is due. `months` None: its rows are kept for ever."""
+
+    table: str
+    time: str
+    months: int | None
+    kept_from: datetime | None
+    """Rows from before that time are older than the policy says."""
+    due: list[Due]
+    expired: list[Expiration]
+
+    @property
+    def removes(self) -> int:
+        """Return how many rows are due."""
+        return sum(one.removes for one in self.due)
+
+    @property
+    def held(self) -> int:
+        """Return how many rows would be due if no hold kept them."""
+        return sum(one.held for one in self.due)
+
+
+def policies(stores: Stores, now: datetime) -> list[Policy]:
+    """Return the policy table by table, with what is due now and what went before."""
+    found, gone = due(stores, now), retention.expirations(stores.engine)
+    times = {table.name: table.time for table in TABLES} | {AUDIT: "at"}
+    rows = []
+    for name, time in times.items():
+        months = getattr(stores.settings.retention, name)
+        rows.append(
+            Policy(
+                name,
+                time,
+                months,
+                None if months is None else first_of(cut(now, months)),
+                [one for one in found if one.table == name],
+                [one for one in gone if one.table == name],
+            )
+        )
+    return rows
+
+
 def _partitions(stores: Stores, table: str) -> list[tuple[int, int]]:
     rows = stores.client.query(
         "SELECT toUInt32(partition) AS month, sum(rows) FROM system.parts WHERE active AND database = {database:String}"

@@ -18,8 +18,8 @@ from sqlalchemy import func, select
 
 from config.period_closes import PeriodClose
 from core.errors import InvalidRequest
-from core.redis_client import connect, guarded, server_time_ms
 from core.signing import Key, read_key
+from flows.period_acts import known_from_ms
 from queries import sealed_leaves
 from queries.closing import Finding, Period, completeness
 from queries.leaves import Leaf, Root
@@ -27,7 +27,7 @@ from queries.leaves_clickhouse import PARTS, Scope, table_leaves
 from queries.leaves_ledger import DOCUMENTS, POSTINGS, document_leaves, posting_leaves
 from queries.reconcile import Report
 from queries.stores import Stores, of_hour
-from sinks.ledger import closes, progress, seals, tables
+from sinks.ledger import closes, seals, tables
 from sinks.ledger.database import read, write
 
 FORMAT: Final = "meterbridge.seal/1"
@@ -50,6 +50,43 @@ class Outcome:
     def open_findings(self) -> list[Finding]:
         """Return what does not hold."""
         return [finding for finding in self.findings if not finding.holds]
+
+    def against(self, *, accept: bool) -> list[Finding]:
+        """Return what keeps it from being sealed: with `accept` only what nobody may seal over."""
+        return [finding for finding in self.open_findings if not (accept and finding.acceptable)]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain values, for machines."""
+        seal = self.seal
+        return {
+            "entity": self.period.entity,
+            "period": self.period.accounting.name,
+            "sealed": seal is not None,
+            "made_now": self.made_now,
+            "findings": [
+                {
+                    "name": one.name,
+                    "holds": one.holds,
+                    "acceptable": one.acceptable,
+                    "detail": one.detail,
+                    "items": one.items,
+                }
+                for one in self.findings
+            ],
+            "digests": self.parts,
+            "seal": None
+            if seal is None
+            else {
+                "number": seal.number,
+                "sha256": seal.digest,
+                "previous": seal.previous,
+                "key_id": seal.key_id,
+                "signature": seal.signature,
+                "sealed_by": seal.actor,
+                "sealed_at": seal.sealed_at,
+                "file": self.file,
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +230,9 @@ def _record(
     name = period.accounting.name
     with read(stores.engine) as connection:
         recorded = closes.load(connection).recorded(period.entity, name, 1 << 62)
-    fact = None if recorded == "close" else PeriodClose(period.entity, name, _next_hour_ms(stores), "close")
+    fact = None
+    if recorded != "close":
+        fact = PeriodClose(period.entity, name, known_from_ms(stores.settings, stores.engine), "close")
     with write(stores.engine) as connection:
         if seals.find(connection, period.entity, name) is not None:
             message = f"{name} of {period.entity} was sealed in this moment: see `meterbridge verify --period {name}`"
@@ -209,15 +248,6 @@ def _record(
             reason=decision.reason,
             now=now,
         )
-
-
-def _next_hour_ms(stores: Stores) -> int:
-    """Return from when a close recorded now is known, by the event server's time."""
-    redis = stores.settings.redis
-    with connect(redis) as client, guarded(redis):
-        redis_ms = server_time_ms(client, redis)
-    watermark_ms = max(progress.watermark_ms(stores.engine), progress.high_water_ms(stores.engine))
-    return closes.next_hour_ms(redis_ms, watermark_ms)
 
 
 def file_of(stores: Stores, seal: seals.Seal) -> Path:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import func, select
 
+from config.entities import Entity
 from config.period_closes import PeriodCloses, period_named
 from config.periods import AccountingPeriod
 from config.revision import History
@@ -56,20 +57,36 @@ class Finding:
     items: list[dict[str, Any]] = field(default_factory=list)
 
 
+def entity_of(history: History, name: str) -> Entity:
+    """Return the entity as it was configured last.
+
+    :raises InvalidRequest: no configuration ever had it.
+    """
+    entities = {one.id: one for revision in history.revisions for one in revision.configuration.entities}
+    if name not in entities:
+        message = f"unknown entity {name[:64]!r}: known are {', '.join(sorted(entities))}"
+        raise InvalidRequest(message)
+    return entities[name]
+
+
+def period_of(entity: Entity, name: str) -> AccountingPeriod:
+    """Return the entity's accounting period of that name.
+
+    :raises InvalidRequest: the name is not such as 2026-10.
+    """
+    try:
+        return period_named(entity, name)
+    except (ValueError, OverflowError):
+        message = f"{name[:64]!r} is not an accounting period such as 2026-01"
+        raise InvalidRequest(message) from None
+
+
 def find_period(stores: Stores, entity: str, name: str) -> Period:
     """Return the period of that name.
 
     :raises InvalidRequest: the entity is unknown, or the name is not such as 2026-10.
     """
-    entities = {one.id: one for revision in stores.history.revisions for one in revision.configuration.entities}
-    if entity not in entities:
-        message = f"unknown entity {entity!r}: known are {', '.join(sorted(entities))}"
-        raise InvalidRequest(message)
-    try:
-        accounting = period_named(entities[entity], name)
-    except ValueError:
-        message = f"{name!r} is not an accounting period such as 2026-01"
-        raise InvalidRequest(message) from None
+    accounting = period_of(entity_of(stores.history, entity), name)
     with read(stores.engine) as connection:
         recorded = closes.load(connection)
     return Period(entity, accounting, closed_hour(stores.history, recorded, entity, name))

@@ -14,7 +14,10 @@ from console.api import (
     exceptions,
     me,
     openapi,
+    period_acts,
+    periods,
     rated,
+    retention,
     status,
     trace,
     usage,
@@ -24,7 +27,23 @@ from console.services import Services
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(
     endpoint
-    for module in (events, usage, customers, catalog, documents, rated, trace, exceptions, acts, status, audit, me)
+    for module in (
+        events,
+        usage,
+        customers,
+        catalog,
+        documents,
+        rated,
+        trace,
+        exceptions,
+        acts,
+        periods,
+        period_acts,
+        retention,
+        status,
+        audit,
+        me,
+    )
     for endpoint in module.ENDPOINTS
 )
 

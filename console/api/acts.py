@@ -1,5 +1,7 @@
 """Acts: `POST /api/v1/documents/{key}/approve` and `/reverse`, `/exceptions/{key}/retry` and `/resolve`, `/erp/pull`.
 
+Those on periods and legal holds are in `console.api.period_acts`; all are performed here.
+
 `dry_run` is true unless it is said to be false: what is asked for first is a preview. A real act needs a reason and the
 header `Idempotency-Key`; the same request with the same key gets the same answer, and nothing is done twice.
 """
@@ -7,7 +9,7 @@ header `Idempotency-Key`; the same request with the same key gets the same answe
 import hashlib
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import orjson
@@ -73,7 +75,24 @@ class Done(msgspec.Struct):
     detail: dict[str, Any]
 
 
-Body = ActBody | RetryBody | PullBody
+class CloseBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Why, and whether to seal over what is open and may be accepted; that is recorded."""
+
+    reason: Reason
+    dry_run: bool = True
+    accept_exceptions: bool = False
+
+
+class HoldBody(msgspec.Struct, forbid_unknown_fields=True):
+    """On whom: a customer (with all its tenants), or one tenant."""
+
+    reason: Reason
+    kind: Literal["customer", "tenant"]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    dry_run: bool = True
+
+
+Body = ActBody | RetryBody | PullBody | CloseBody | HoldBody
 Work = Callable[[Call, Acting, str], Row]
 Ask = Callable[[Callable[[Stores], Any]], Awaitable[Any]]
 
@@ -81,7 +100,9 @@ Ask = Callable[[Callable[[Stores], Any]], Awaitable[Any]]
 async def approve_document(call: Call) -> Response:
     """Approve the posting of a document that waits for approval."""
     work = _on_document(acts.approve)
-    return await _act(call, "approve", call.path["key"], await call.body(ActBody), work, call.services.pool.ask_books)
+    return await perform(
+        call, "approve", call.path["key"], await call.body(ActBody), work, call.services.pool.ask_books
+    )
 
 
 async def reverse_document(call: Call) -> Response:
@@ -90,7 +111,9 @@ async def reverse_document(call: Call) -> Response:
     Asking again answers with the reversal that was made the first time.
     """
     work = _on_document(acts.reverse)
-    return await _act(call, "reverse", call.path["key"], await call.body(ActBody), work, call.services.pool.ask_books)
+    return await perform(
+        call, "reverse", call.path["key"], await call.body(ActBody), work, call.services.pool.ask_books
+    )
 
 
 async def retry_exception(call: Call) -> Response:
@@ -106,7 +129,7 @@ async def retry_exception(call: Call) -> Response:
     def work(_call: Call, acting: Acting, key: str) -> Row:
         return acts.retry(acting, key, corrected)
 
-    return await _act(call, "retry", call.path["key"], body, work, call.services.pool.ask)
+    return await perform(call, "retry", call.path["key"], body, work, call.services.pool.ask)
 
 
 async def resolve_exception(call: Call) -> Response:
@@ -115,7 +138,7 @@ async def resolve_exception(call: Call) -> Response:
     def work(_call: Call, acting: Acting, key: str) -> Row:
         return acts.resolve(acting, key)
 
-    return await _act(call, "resolve", call.path["key"], await call.body(ActBody), work, call.services.pool.ask)
+    return await perform(call, "resolve", call.path["key"], await call.body(ActBody), work, call.services.pool.ask)
 
 
 async def pull_master_data(call: Call) -> Response:
@@ -128,7 +151,7 @@ async def pull_master_data(call: Call) -> Response:
     def work(_call: Call, acting: Acting, entity: str) -> Row:
         return acts.pull(acting, entity)
 
-    return await _act(call, "pull", body.entity, body, work, call.services.pool.ask_books)
+    return await perform(call, "pull", body.entity, body, work, call.services.pool.ask_books)
 
 
 def _on_document(act: Callable[[Acting, str], Row]) -> Work:
@@ -139,8 +162,8 @@ def _on_document(act: Callable[[Acting, str], Row]) -> Work:
     return on_visible
 
 
-async def _act(call: Call, name: str, subject: str, body: Body, work: Work, ask: Ask) -> Response:
-    """Do it, or say what would be done; `ask` runs it on a thread with the stores that it needs."""
+async def perform(call: Call, name: str, subject: str, body: Body, work: Work, ask: Ask) -> Response:
+    """Do an act once, or say what would be done; `ask` runs it on a thread with the stores that it needs."""
     services, token = call.services, call.token
 
     def run(stores: Stores) -> bytes:
@@ -185,7 +208,8 @@ def _digest(call: Call, body: Body) -> str:
     return hashlib.sha256(plain).hexdigest()
 
 
-def _endpoint(path: str, permission: Permission, handler: Any, body: Any, *, named: bool = True) -> Endpoint:
+def act_endpoint(path: str, permission: Permission, handler: Any, body: Any, *, named: bool = True) -> Endpoint:
+    """Return the endpoint of an act; `named`: its path names what it acts on, which may not be there."""
     answers = {
         200: Answer("What was done, or would be.", {JSON: Done}, (_REPLAYED,)),
         **{status: problem_answer(status) for status in (408, 409, 413, 415, 422)},
@@ -197,9 +221,9 @@ def _endpoint(path: str, permission: Permission, handler: Any, body: Any, *, nam
 
 
 ENDPOINTS = (
-    _endpoint("/documents/{key}/approve", "approve", approve_document, ActBody),
-    _endpoint("/documents/{key}/reverse", "approve", reverse_document, ActBody),
-    _endpoint("/exceptions/{key}/retry", "operate", retry_exception, RetryBody),
-    _endpoint("/exceptions/{key}/resolve", "operate", resolve_exception, ActBody),
-    _endpoint("/erp/pull", "operate", pull_master_data, PullBody, named=False),
+    act_endpoint("/documents/{key}/approve", "approve", approve_document, ActBody),
+    act_endpoint("/documents/{key}/reverse", "approve", reverse_document, ActBody),
+    act_endpoint("/exceptions/{key}/retry", "operate", retry_exception, RetryBody),
+    act_endpoint("/exceptions/{key}/resolve", "operate", resolve_exception, ActBody),
+    act_endpoint("/erp/pull", "operate", pull_master_data, PullBody, named=False),
 )

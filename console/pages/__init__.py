@@ -3,6 +3,7 @@
 from typing import Final
 
 from console.pages import (
+    closing,
     corrections,
     document,
     documents,
@@ -10,8 +11,10 @@ from console.pages import (
     exceptions,
     explain,
     overview,
+    period,
     plans,
     reconciliation,
+    retention,
     spend,
     trace,
     usage,
@@ -27,12 +30,15 @@ PAGES: Final[tuple[Page, ...]] = (
     documents.PAGE,
     exceptions.PAGE,
     reconciliation.PAGE,
+    closing.PAGE,
     trace.PAGE,
     plans.PAGE,
+    retention.PAGE,
     document.PAGE,
     events.PAGE,
     explain.PAGE,
     exceptions.ONE,
+    period.PAGE,
 )
 
 __all__ = ["PAGES", "Page", "page_route", "session_routes"]

@@ -46,6 +46,7 @@ document.querySelectorAll("table[data-sortable]").forEach((table) => {
 });
 document.querySelectorAll("[data-filter-for]").forEach((input) => {
   const table = document.getElementById(input.dataset.filterFor);
+  if (!table) { input.closest("label").hidden = true; return; }
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of table.tBodies[0].rows) {
@@ -53,6 +54,30 @@ document.querySelectorAll("[data-filter-for]").forEach((input) => {
       row.hidden = !words.every((word) => text.includes(word));
     }
   });
+});
+
+// Files of small tables: what stands in them, exact where a cell has a data-value; large ones are made by the server.
+const harmless = (text) => (/^[=+@\t\r-]/.test(text) && !/^-?[0-9.]+$/.test(text) ? `'${text}` : text);
+const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+const cellText = (cell) => quoted(harmless((cell.dataset.value ?? cell.innerText).trim().replace(/\s+/g, " ")));
+document.querySelectorAll("table[data-csv]").forEach((table) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "button small";
+  button.textContent = "CSV";
+  button.addEventListener("click", () => {
+    const rows = Array.from(table.rows).filter((row) => !row.hidden);
+    const text = rows.map((row) => Array.from(row.cells).map(cellText).join(",")).join("\r\n") + "\r\n";
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = `${table.dataset.csv}.csv`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+  const header = table.closest(".panel, section")?.querySelector("header");
+  if (!header) { return; }
+  const actions = header.querySelector(":scope > .actions") ?? header;
+  actions.append(button);
 });
 
 // Dialogs: the browser's own, which keep the focus inside and close with Escape.

@@ -46,8 +46,11 @@ def record(
         record_in(connection, fact, actor=actor, reason=reason, now=now)
 
 
-def record_in(connection: Connection, fact: PeriodClose, *, actor: str, reason: str, now: datetime) -> None:
-    """Record a close or reopen within a transaction of the caller's; see `record`."""
+def check(connection: Connection, fact: PeriodClose) -> None:
+    """Make sure that the fact may be recorded.
+
+    :raises InvalidRequest: see `record`.
+    """
     closes = load(connection)
     known = closes.recorded(fact.entity, fact.accounting_period, 1 << 62)
     if known == fact.action:
@@ -71,6 +74,11 @@ def record_in(connection: Connection, fact: PeriodClose, *, actor: str, reason: 
             " wait for the next one, so that every hour knows one of them"
         )
         raise InvalidRequest(message)
+
+
+def record_in(connection: Connection, fact: PeriodClose, *, actor: str, reason: str, now: datetime) -> None:
+    """Record a close or reopen within a transaction of the caller's; see `record`."""
+    check(connection, fact)
     connection.execute(
         insert(_TABLE).values(
             entity=fact.entity,

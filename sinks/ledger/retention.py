@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Engine, exc, func, insert, select, update
 
+from config.revision import History
 from core.errors import InvalidRequest
 from sinks.ledger import audit, tables
 from sinks.ledger.database import read, write
@@ -134,6 +135,35 @@ def _hold(row: Any) -> Hold:
     return Hold(row.kind, row.name, to_datetime(row.placed_at_ms), row.actor, row.reason, released)
 
 
+def check_known(history: History, kind: HoldKind, name: str) -> None:
+    """Make sure that a hold on that name can keep anything. Tenants are whatever events call them: any may come.
+
+    :raises InvalidRequest: no configuration ever had the customer.
+    """
+    if kind == "customer" and not any(name in revision.customers for revision in history.revisions):
+        message = f"no configuration ever had a customer {name[:64]!r}"
+        raise InvalidRequest(message)
+
+
+def is_held(engine: Engine, kind: HoldKind, name: str) -> bool:
+    """Tell whether a hold of that kind and name is in force."""
+    with read(engine) as connection:
+        return connection.execute(_in_force(select(_HOLDS.c.name), kind, name)).first() is not None
+
+
+def check_held(engine: Engine, kind: HoldKind, name: str) -> None:
+    """Make sure that a hold of that kind and name is in force.
+
+    :raises InvalidRequest: there is none.
+    """
+    if not is_held(engine, kind, name):
+        raise _none(kind, name)
+
+
+def _none(kind: HoldKind, name: str) -> InvalidRequest:
+    return InvalidRequest(f"there is no hold on {kind} {name[:256]!r}: see `meterbridge retention hold list`")
+
+
 def place(engine: Engine, kind: HoldKind, name: str, *, actor: str, reason: str, now: datetime) -> bool:
     """Place a hold, and return whether it is new."""
     with write(engine) as connection:
@@ -153,8 +183,7 @@ def release(engine: Engine, kind: HoldKind, name: str, *, actor: str, reason: st
     with write(engine) as connection:
         change = _in_force(update(_HOLDS), kind, name).values(released_at_ms=to_ms(now))
         if not connection.execute(change).rowcount:
-            message = f"there is no hold on {kind} {name!r}: see `meterbridge retention hold list`"
-            raise InvalidRequest(message)
+            raise _none(kind, name)
         _tell(connection, "release-hold", kind, name, actor, reason, now)
 
 

@@ -140,6 +140,41 @@ def test_what_if_compares_prices(view: MakeViewer) -> None:
     assert "+" in page.locator("#customers tbody").inner_text()
 
 
+def test_a_period_is_checked_and_closing_it_early_previewed(view: MakeViewer) -> None:
+    page = view("approver").open("/closing")
+    page.locator("#periods tbody tr", has_text="open").first.get_by_role("link").click()
+    expect(page.locator("main")).to_contain_text("Not checked since this service started")
+    page.get_by_role("button", name="Check", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("first mend: all its hours are sealed and booked")
+    assert page.locator("#findings tbody tr").count() == 2
+    page.get_by_role("button", name="Seal").focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Accept what is open")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Close early").click()
+    dialog.get_by_label("Reason").fill("the year ends sooner here")
+    dialog.get_by_role("button", name="Preview").click()
+    expect(page.get_by_role("status").first).to_contain_text("would count as closed from")
+    expect(page.locator("main")).to_contain_text("Nobody did anything about it")
+
+
+def test_a_hold_is_placed_and_lifted(view: MakeViewer) -> None:
+    page = view().open("/retention")
+    page.get_by_label("On whom").select_option("tenant")
+    page.get_by_label("Name").fill("acme-labs")
+    page.get_by_label("Reason, kept in the audit log").fill("case 7")
+    page.get_by_role("button", name="Do it").click()
+    expect(page.get_by_role("status").first).to_contain_text("tenant acme-labs is on hold")
+    page.locator("#holds tbody tr", has_text="acme-labs").get_by_role("link", name="Lift").click()
+    assert page.get_by_label("What to do").input_value() == "lift"
+    assert page.get_by_label("On whom").input_value() == "tenant"
+    page.get_by_label("Reason, kept in the audit log").fill("case closed")
+    page.get_by_role("button", name="Do it").click()
+    expect(page.get_by_role("status").first).to_contain_text("on hold no more")
+    expect(page.locator("main")).to_contain_text("No holds")
+
+
 def test_a_search_finds_events_and_documents(view: MakeViewer, document_key: str) -> None:
     page = view("viewer").open("/plans")
     page.get_by_role("search").get_by_role("searchbox").fill(document_key)

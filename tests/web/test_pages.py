@@ -23,6 +23,9 @@ PAGES = (
     "/explain?document={key}",
     "/exceptions",
     "/reconciliation",
+    "/closing",
+    "/closing/US01/2026-10",
+    "/retention",
     "/trace?q={event}",
     "/events?tenant=acme&meter=requests&from=2026-11-20T07:00Z",
     "/plans",
@@ -64,7 +67,7 @@ def test_each_page_draws_and_is_accessible(view: MakeViewer, places: dict[str, s
     assert serious(page) == []
 
 
-@pytest.mark.parametrize("address", ["/", "/documents", "/usage", "/exceptions"])
+@pytest.mark.parametrize("address", ["/", "/documents", "/usage", "/exceptions", "/closing", "/retention"])
 def test_a_narrow_screen_shows_everything_without_scrolling_aside(view: MakeViewer, address: str) -> None:
     page = view().open(address)
     page.set_viewport_size({"width": 400, "height": 800})

@@ -52,6 +52,7 @@ def test_generated_requests_get_documented_answers(
 ) -> None:
     headers = {"Authorization": world.client.headers["Authorization"]}
     real = {"customer": known.customer, "key": known.document if "documents" in endpoint.path else known.group}
+    real |= known.period
     strategy = api_schema[endpoint.path][endpoint.method].as_strategy()
 
     @settings(

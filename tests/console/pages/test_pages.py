@@ -19,8 +19,11 @@ from sinks.ledger.database import read, write
 from tests.console.pages.conftest import LogIn
 from tests.queries.conftest import Finished
 
-WHOLE = ("/exceptions", "/reconciliation", "/plans")
-PAGES = ("/", "/usage", "/spend", "/corrections", "/documents", "/exceptions", "/reconciliation", "/trace", "/plans")
+WHOLE = ("/exceptions", "/reconciliation", "/closing", "/closing/US01/2026-11", "/plans", "/retention")
+PAGES = (
+    "/", "/usage", "/spend", "/corrections", "/documents", "/exceptions", "/reconciliation", "/closing", "/trace",
+    "/plans", "/retention",
+)  # fmt: skip
 
 
 def rows_of(text: str, table: str) -> list[str]:
