@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo demo-erp test test-web test-slow test-all lint format bench bench-peers bench-compare soak kill-campaign simulate-faults lock clean
+.PHONY: help setup demo demo-erp test test-web test-slow test-all lint format bench bench-load bench-peers bench-compare soak kill-campaign simulate-faults lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ format: $(STAMP) ## Format and fix what can be fixed
 
 bench: $(STAMP) ## Benchmarks; results as JSON and docs/benchmarks.md
 	@$(BIN)/python -m bench.run
+
+bench-load: $(STAMP) ## The service under load: 5,000 ingest requests/s and 200 viewers for a minute (WORKERS=1)
+	@$(BIN)/python -m bench.load --workers $(or $(WORKERS),1)
 
 bench-peers: $(STAMP) ## The engine job beside Spark, Flink SQL and Pathway, about 5 minutes once they are installed; needs Java
 	@$(BIN)/python -m bench.peers.install

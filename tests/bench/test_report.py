@@ -52,6 +52,18 @@ def test_a_bench_that_did_not_run_has_no_table() -> None:
     assert "## Decode" not in render(result())
 
 
+def test_the_service_under_load_is_a_run_of_its_own() -> None:
+    plan = {"requests_per_s": 5000, "batch": 5, "viewers": 200, "pages_every_s": 30, "seconds": 60, "workers": 2}
+    figures = [figure("load", "errors, of all answers", 0, "answers").to_plain()]
+    load = result() | {"began": "2026-11-25T03:00:00Z", "load_before": 0.1, "plan": plan, "figures": figures}
+    page = render(result(figure("ingest", "x", 1, "events/s")), load=load)
+    assert "## The service under load\n" in page
+    assert "5,000 ingest requests/s of 5 events and 200 viewers" in page
+    assert "2 service processes" in page
+    assert "2026-11-25T03:00:00Z, commit abc1234, load average (1 minute) before: 0.1." in page
+    assert "| errors, of all answers | 0 | answers |" in page
+
+
 def test_numbers() -> None:
     assert [number(value) for value in (1234567.8, 999.6, 99.94, 2.345, 0.01234)] == [
         "1,234,568",
