@@ -10,10 +10,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
-from console.api import ENDPOINTS, open_routes
-from console.endpoint import route
-from console.middleware import Frame
+from console.api import ENDPOINTS, events, open_routes
+from console.endpoint import direct, route
+from console.middleware import Frame, Shortcuts
 from console.pages import PAGES, page_route, session_routes
 from console.pages.base import routing_error
 from console.pages.live import live_route
@@ -22,7 +23,7 @@ from console.services import Services
 STATIC: Final = Path(__file__).with_name("static")
 
 
-def make_app(services: Services) -> Starlette:
+def make_app(services: Services) -> ASGIApp:
     """Return the application; it closes the services when it ends."""
 
     @asynccontextmanager
@@ -45,6 +46,5 @@ def make_app(services: Services) -> Starlette:
         exception_handlers={HTTPException: routing_error},
         lifespan=lifespan,
     )
-    app.state.services = services
     app.router.redirect_slashes = False
-    return app
+    return Shortcuts(app, {(one.method, one.path): Frame(direct(one, services)) for one in events.ENDPOINTS})

@@ -1,8 +1,7 @@
 """Events that were posted: checked like the flow will, and appended to their streams, many requests at once.
 
-One thread takes all requests that wait, decodes their events as one batch (columns cost little per event and much per
-batch) and appends them in one pipeline; what comes meanwhile is the next group. So a busy service works on large
-groups and an idle one answers at once.
+One thread takes all requests that wait, looks at their events, and appends them in one pipeline; what comes meanwhile
+is the next group. So a busy service works on large groups and an idle one answers at once.
 """
 
 import asyncio
@@ -14,17 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
 import orjson
 
-from config.revision import History, Rules
+from config.revision import Rules
 from config.settings import Settings
 from console.problems import RETRY_AFTER_S, Problem
 from console.stores import StorePool
+from console.verdicts import Judge, Verdicts
 from core.clock import Clock
 from core.logging import get_logger
-from operators.decode import Decoder
-from operators.items import EVENT, RawBatch
 from sources.appending import Appender, NewEntry, entries_of
 from sources.sending import BATCH_BYTES_MAX, BATCH_EVENTS_MAX
 
@@ -55,13 +52,9 @@ class Posted:
     tenants: frozenset[str] | None
     """The only subjects allowed; None allows all."""
     request_id: str
+    size_bytes: int
     answered: "asyncio.Future[list[Refused]]"
     refused: list[Refused] = field(default_factory=list)
-
-    @property
-    def size_bytes(self) -> int:
-        """Return the bytes of all events."""
-        return sum(map(len, self.events))
 
 
 class Intake:
@@ -82,17 +75,20 @@ class Intake:
         self._waiting: deque[Posted] = deque()
         self._waiting_bytes = 0
         self._running = False
-        self._decoder: tuple[History, Decoder] | None = None
+        self._judge: Judge | None = None
 
-    async def accept(self, events: Sequence[bytes], tenants: frozenset[str] | None, request_id: str) -> list[Refused]:
+    async def accept(
+        self, events: Sequence[bytes], tenants: frozenset[str] | None, request_id: str, seconds_max: float
+    ) -> list[Refused]:
         """Append the events that are good and return the others.
 
         :raises Problem: 503 if too much waits; nothing was appended then.
+        :raises TimeoutError: it takes longer than `seconds_max`; what was appended is unknown then.
         :raises Unreachable: the streams' server is away.
         """
         loop = asyncio.get_running_loop()
-        posted = Posted(events, tenants, request_id, loop.create_future())
-        size_bytes = posted.size_bytes
+        size_bytes = sum(map(len, events))
+        posted = Posted(events, tenants, request_id, size_bytes, loop.create_future())
         with self._lock:
             if self._waiting_bytes and self._waiting_bytes + size_bytes > WAITING_BYTES_MAX:
                 detail = "too many events wait for the streams' server: send them again later"
@@ -103,7 +99,11 @@ class Intake:
             self._running = True
         if start:
             self._thread.submit(self._work, loop)
-        return await posted.answered
+        late = loop.call_later(seconds_max, _give_up, posted)
+        try:
+            return await posted.answered
+        finally:
+            late.cancel()
 
     def close(self) -> None:
         """Answer what waits and close the connection."""
@@ -136,16 +136,17 @@ class Intake:
 
     def _process(self, group: list[Posted]) -> None:
         history = self._pool.history()
-        if self._decoder is None or self._decoder[0] is not history:
-            self._decoder = history, Decoder(history, self._streams, 1)
+        if self._judge is None or self._judge.history is not history:
+            self._judge = Judge(history, self._streams)
         now_ms = int(self._clock.now().timestamp() * 1000)
         raw = [event for posted in group for event in posted.events]
-        subjects, reasons = _verdicts(self._decoder[1], raw, now_ms)
+        verdicts = self._judge.decide(raw, now_ms)
         entries: list[NewEntry] = []
         owners: list[Posted] = []
         start = 0
+        rules = history.at(now_ms).rules
         for posted in group:
-            made = _sort(posted, start, subjects, reasons, self._streams, history.at(now_ms).rules)
+            made = _sort(posted, start, verdicts, self._streams, rules)
             entries += made
             owners += [posted] * len(made)
             start += len(posted.events)
@@ -163,6 +164,11 @@ class Intake:
             )
 
 
+def _give_up(posted: Posted) -> None:
+    if not posted.answered.done():
+        posted.answered.set_exception(TimeoutError())
+
+
 def _answer(group: list[Posted], error: Exception | None) -> None:
     for posted in group:
         if posted.answered.done():  # its caller is gone
@@ -173,44 +179,14 @@ def _answer(group: list[Posted], error: Exception | None) -> None:
             posted.answered.set_exception(error)
 
 
-def _verdicts(decoder: Decoder, raw: list[bytes], now_ms: int) -> tuple[list[str | None], dict[int, tuple[str, str]]]:
-    """Return the subject of each event that the flow would accept, and reason and detail of the others."""
-    count = len(raw)
-    batch = RawBatch(
-        stream=np.zeros(count, np.uint16),
-        entry_ms=np.full(count, now_ms, np.int64),
-        entry_seq=np.arange(count, dtype=np.int64),
-        kinds=np.full(count, EVENT, np.uint8),
-        payloads=raw,
-        details={},
-    )
-    subjects: list[str | None] = [None] * count
-    reasons: dict[int, tuple[str, str]] = {}
-    for _, decoded in decoder.decode(batch):
-        accepted = decoded.events.select("entry_seq", "tenant")
-        for place, subject in zip(accepted["entry_seq"].to_list(), accepted["tenant"].to_list(), strict=True):
-            subjects[place] = subject
-        counted = decoded.rejects.filter(decoded.rejects["counted"])
-        for place, reason, detail in counted.select("entry_seq", "reason", "detail").iter_rows():
-            reasons[place] = reason, detail
-    return subjects, reasons
-
-
-def _sort(
-    posted: Posted,
-    start: int,
-    subjects: list[str | None],
-    reasons: dict[int, tuple[str, str]],
-    streams: tuple[str, ...],
-    rules: Rules,
-) -> list[NewEntry]:
+def _sort(posted: Posted, start: int, verdicts: Verdicts, streams: tuple[str, ...], rules: Rules) -> list[NewEntry]:
     """Note what is refused of one request and return the entries of the rest."""
     good: list[tuple[str, bytes]] = []
     tenants = posted.tenants
     for index, event in enumerate(posted.events):
-        subject = subjects[start + index]
+        subject = verdicts.subjects[start + index]
         if subject is None:
-            reason, detail = reasons[start + index]
+            reason, detail = verdicts.reasons[start + index]
             posted.refused.append(Refused(index, _id_of(event), reason, detail))
         elif tenants is not None and subject not in tenants:
             detail = "the subject is not one of the token's tenants"

@@ -11,6 +11,8 @@ import polars as pl
 from config.meters import Meter
 from config.revision import Configuration, History, Revision, Rules
 from operators.decode import Decoder, Path
+from operators.decode_plan import RevisionPlan
+from operators.decode_quick import QuickLook
 from operators.decode_scan import Compiled
 from operators.items import EVENT, RawBatch
 
@@ -106,9 +108,16 @@ _COLUMN_PATHS: tuple[Path, ...] = ("fast", "scan")
 
 
 def assert_paths_agree(lines: list[bytes], used: History | None = None) -> pl.DataFrame:
-    """Decode with all paths and compare every column of every row; return the events."""
+    """Decode with all paths and compare every column of every row; return the events.
+
+    A quick look must not accept what they refuse, nor see another subject.
+    """
     batch = batch_of(lines)
     slow_events, slow_rejects = decode_one_shard(batch, used, path="slow")
+    tenants = dict(slow_events.select("entry_seq", "tenant").iter_rows())
+    look = QuickLook(RevisionPlan((used or history()).at(NOW_MS)))
+    for place, subject in enumerate(look.subjects(lines, NOW_MS)):
+        assert subject in (None, tenants.get(place))
     for path in _COLUMN_PATHS:
         events, rejects = decode_one_shard(batch, used, path=path)
         assert events.schema == slow_events.schema
