@@ -1,8 +1,10 @@
 """`meterbridge serve`: the API and the web console."""
 
+import gc
 import signal
 import socket
-from typing import TYPE_CHECKING, Annotated, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,7 +13,13 @@ from cli.output import emit, note
 from core.errors import FatalError
 
 if TYPE_CHECKING:
-    from config.settings import ConsoleSettings
+    import uvicorn
+
+    from config.settings import ConsoleSettings, Settings
+    from console.limits import MakeLimiter
+    from console.worker import Place
+
+BACKLOG: Final = 2048
 
 
 def serve(
@@ -19,34 +27,102 @@ def serve(
     port: Annotated[
         int, typer.Option(help="Port; 0 takes any free one. Default: METERBRIDGE_CONSOLE__PORT.", min=-1, max=65535)
     ] = -1,
+    workers: Annotated[
+        int, typer.Option(help="Processes that serve the port. Default: METERBRIDGE_CONSOLE__WORKERS.", min=0, max=64)
+    ] = 0,
+    worker: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Serve the API under /api/v1 and the web console under /, until it is stopped.
 
     Both need a token: `meterbridge token create`.
     """
-    import uvicorn  # noqa: PLC0415 - keeps `--help` fast
+    settings = context().settings
+    limits = settings.console
+    host, port = host or limits.host, limits.port if port < 0 else port
+    count = workers or limits.workers
+    if worker:
+        from console.worker import Place  # noqa: PLC0415 - keeps `--help` fast
+
+        _serve_as(Place.parse(worker), settings, _bound(host, port, shared=True))
+    elif count > 1:
+        from cli.serve_workers import serve_all  # noqa: PLC0415
+
+        _bound(host, port, shared=False).close()  # the port must be nobody else's: sharing would hide that it is
+        reserved = _bound(host, port, shared=True)
+        raise typer.Exit(serve_all(settings, reserved, count, lambda: _say(reserved, limits)))
+    else:
+        _serve_alone(settings, _bound(host, port, shared=False))
+
+
+def _serve_alone(settings: "Settings", listening: socket.socket) -> None:
+    """Serve in this process, with its metrics beside it."""
+    from flows import threads  # noqa: PLC0415 - before anything imports polars
+
+    threads.limit(workers=1)
+
+    from flows import health  # noqa: PLC0415
+
+    listening.listen(BACKLOG)  # who connects before the server is ready waits for it
+    server = _server(settings)
+    metrics = health.serve(settings.metrics, settings.metrics.console_port)
+    _say(listening, settings.console)
+    try:
+        _run(server, listening)
+    finally:
+        metrics.shutdown()
+
+
+def _serve_as(place: "Place", settings: "Settings", listening: socket.socket) -> None:
+    """Serve as one of several workers; their supervisor has the metrics and says the address."""
+    from console.worker import count_as  # noqa: PLC0415
+    from flows import threads  # noqa: PLC0415
+
+    threads.limit(workers=1)
+    count_as(place.number)
+
+    import structlog  # noqa: PLC0415
+
+    from console.shared_buckets import SharedBuckets, SharedLimiter  # noqa: PLC0415
+    from core.clock import SystemClock  # noqa: PLC0415
+
+    structlog.contextvars.bind_contextvars(worker=place.number)
+    buckets, clock = SharedBuckets(place.buckets), SystemClock()
+    server = _server(settings, lambda name, per_s: SharedLimiter(buckets, name, per_s, clock))
+    listening.listen(BACKLOG)
+    place.tell_ready()
+    _run(server, listening)
+
+
+def _server(settings: "Settings", make_limiter: "MakeLimiter | None" = None) -> "uvicorn.Server":
+    """Return the server, which ends in order when it gets a signal from here on."""
+    import uvicorn  # noqa: PLC0415
 
     from console.app import make_app  # noqa: PLC0415
     from console.services import open_services  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
-    from flows import health  # noqa: PLC0415
 
-    settings = context().settings
-    limits = settings.console
-    listening = _listen(host or limits.host, limits.port if port < 0 else port)
-    services = open_services(settings, SystemClock())
+    services = open_services(settings, SystemClock(), make_limiter)
+    server = uvicorn.Server(uvicorn.Config(make_app(services), **options(settings.console)))
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        server.should_exit = True  # before the server listens to signals, and when it raises them again at its end
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return server
+
+
+def _run(server: "uvicorn.Server", listening: socket.socket) -> None:
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays: looking through it again and again was a fifth of a request's time
+    server.run(sockets=[listening])
+
+
+def _say(listening: socket.socket, limits: "ConsoleSettings") -> None:
     address = _address(listening)
-    metrics = health.serve(settings.metrics, settings.metrics.console_port)
     emit({"address": address, "api": f"{address}/api/v1"}, f"Console and API at {address} (end it with Ctrl-C)")
     if not _is_loopback(listening) and not limits.behind_tls:
         note("Others can reach this address, and tokens go over it in the clear: put a proxy with TLS in front.")
-    server = uvicorn.Server(uvicorn.Config(make_app(services), **options(limits)))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: None)  # the server raises what stopped it once more at its end
-    try:
-        server.run(sockets=[listening])
-    finally:
-        metrics.shutdown()
 
 
 def options(limits: "ConsoleSettings") -> dict[str, Any]:
@@ -65,8 +141,8 @@ def options(limits: "ConsoleSettings") -> dict[str, Any]:
     }
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return the socket.
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Return a socket that is bound and does not listen; `shared`: others of this user may have the port, too.
 
     :raises FatalError: the address is taken, or not one of this machine.
     """
@@ -74,6 +150,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind(place)
     except OSError as error:
         message = (

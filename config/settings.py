@@ -186,6 +186,8 @@ class ConsoleSettings(Section):
     """Port 0: any free port."""
     behind_tls: bool = False
     """A proxy with TLS is in front: the session cookie is then sent over TLS only."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that serve the port together. Limits of rates hold for all of them together, all others for each."""
     threads: int = Field(default=8, ge=1, le=64)
     """Questions to ClickHouse and the ledger that run at once."""
     waiting_max: int = Field(default=64, ge=0, le=10_000)

@@ -1,5 +1,6 @@
 """Who asks: bearer tokens for programs, sessions for browsers; what each role may do, and whose data it may see."""
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Engine
 from starlette.requests import Request
 
-from console.limits import RateLimiter, too_many
+from console.limits import Limiter, too_many
 from console.problems import Problem
 from console.stores import StorePool
 from core.clock import Clock
@@ -39,12 +40,15 @@ Lookup = Callable[[Engine], Token | None]
 
 
 class Authenticator:
-    """Finds the token of a request. Answers of the ledger are remembered for a few seconds, wrong ones too."""
+    """Finds the token of a request. Answers of the ledger are remembered for a few seconds, wrong ones too.
 
-    def __init__(self, pool: StorePool, clock: Clock) -> None:
-        self._pool, self._clock = pool, clock
+    :param wrong: limits by address how many unknown tokens may be tried.
+    """
+
+    def __init__(self, pool: StorePool, clock: Clock, wrong: Limiter) -> None:
+        self._pool, self._clock, self._wrong = pool, clock, wrong
         self._remembered: OrderedDict[bytes, tuple[float, Token | None]] = OrderedDict()
-        self._wrong = RateLimiter(WRONG_PER_S, clock)
+        self._asking: dict[bytes, asyncio.Future[Token | None]] = {}
 
     async def token_of(self, request: Request) -> Token:
         """Return who asks: by the header `Authorization: Bearer`, else by the session's cookie.
@@ -75,10 +79,13 @@ class Authenticator:
         """
         if not tokens.is_token(text):
             return None
-        key = b"t" + text.encode()
-        if self._known(key) is None and (wait_s := self._wrong.wait_s(address)) > 0:
-            raise too_many("too many unknown tokens came from this address", wait_s)
-        token = await self._remember(key, lambda engine: tokens.verify(engine, text, self._clock.now()))
+        key = _digest(b"t" + text.encode())
+        if (known := self._known(key)) is not None:
+            token = self._if_valid(known[1])
+        else:
+            if (wait_s := self._wrong.wait_s(address)) > 0:
+                raise too_many("too many unknown tokens came from this address", wait_s)
+            token = await self._look_up(key, lambda engine: tokens.verify(engine, text, self._clock.now()))
         if token is None:
             self._wrong.take(address)
         return token
@@ -88,30 +95,43 @@ class Authenticator:
         secret = request.cookies.get(COOKIE)
         if not secret:
             return None
-        return await self._remember(
-            b"s" + secret.encode(), lambda engine: tokens.of_session(engine, secret, self._clock.now())
-        )
+        key = _digest(b"s" + secret.encode())
+        if (known := self._known(key)) is not None:
+            return self._if_valid(known[1])
+        return await self._look_up(key, lambda engine: tokens.of_session(engine, secret, self._clock.now()))
 
-    async def _remember(self, key: bytes, look_up: Lookup) -> Token | None:
-        found = self._known(key)
-        if found is not None:
-            token = found[1]
-            return token if token is None or token.is_valid(self._clock.now()) else None
-        token = await self._pool.ask_ledger(look_up)
-        digest = _digest(key)
-        self._remembered[digest] = (self._clock.monotonic_s(), token)
-        self._remembered.move_to_end(digest)
-        if len(self._remembered) > _REMEMBERED_MAX:
-            self._remembered.popitem(last=False)
+    async def _look_up(self, key: bytes, look_up: Lookup) -> Token | None:
+        """Ask the ledger, once for all who ask at the same time."""
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.ensure_future(self._ask(key, look_up))
+        return await asyncio.shield(asking)  # a caller that goes away takes the answer from nobody
+
+    async def _ask(self, key: bytes, look_up: Lookup) -> Token | None:
+        own = asyncio.current_task()
+        try:
+            token = await self._pool.ask_ledger(look_up)
+            if self._asking.get(key) is own:  # nothing was ended meanwhile
+                self._remembered[key] = (self._clock.monotonic_s(), token)
+                self._remembered.move_to_end(key)
+                if len(self._remembered) > _REMEMBERED_MAX:
+                    self._remembered.popitem(last=False)
+        finally:
+            if self._asking.get(key) is own:
+                del self._asking[key]
         return token
 
     def _known(self, key: bytes) -> tuple[float, Token | None] | None:
-        found = self._remembered.get(_digest(key))
+        found = self._remembered.get(key)
         return found if found is not None and self._clock.monotonic_s() - found[0] < REMEMBERED_S else None
+
+    def _if_valid(self, token: Token | None) -> Token | None:
+        return token if token is not None and token.is_valid(self._clock.now()) else None
 
     def forget(self) -> None:
         """Look everything up again: a session or token was ended here."""
         self._remembered.clear()
+        self._asking.clear()
 
 
 def _digest(key: bytes) -> bytes:

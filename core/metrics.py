@@ -89,6 +89,10 @@ DISK_FREE = Gauge("meterbridge_disk_free_bytes", "Free bytes of the disk.", ["di
 DISK_SIZE = Gauge("meterbridge_disk_size_bytes", "Size of the disk.", ["directory"])
 # Gauge: Unix time at which a measurement of the watch was last made; the gauges it sets are that old.
 WATCHED = Gauge("meterbridge_watch_timestamp_seconds", "Last measurement.", ["part"])
+# Gauge: worker processes of the service that run, as their supervisor says; 0 where there is none.
+CONSOLE_WORKERS = Gauge("meterbridge_console_workers", "Worker processes of the service that run.")
+# Counter: workers of the service that ended by themselves and were started again.
+CONSOLE_RESTARTS = Counter("meterbridge_console_worker_restarts_total", "Workers of the service started again.")
 # Histogram: seconds until an operation of the API (by its name; `page`; `other`) was answered, by class of status.
 API_SECONDS = Histogram(
     "meterbridge_api_request_seconds",

@@ -13,7 +13,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import orjson
-from prometheus_client import REGISTRY, make_wsgi_app
+from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 
 from config.settings import MetricsSettings
 from core.errors import FatalError
@@ -76,9 +76,9 @@ def readiness(now_s: float) -> tuple[bool, dict[str, Any]]:
     return max(lag_s, *waiting_s.values(), 0.0) <= LAG_S_MAX, {"lag_s": lag_s, "waiting_s": waiting_s}
 
 
-def application() -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
+def application(registry: CollectorRegistry = REGISTRY) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     """Return the WSGI application."""
-    metrics = make_wsgi_app()
+    metrics = make_wsgi_app(registry)
 
     def serve(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "/")
@@ -98,13 +98,15 @@ def application() -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
     return serve
 
 
-def serve(settings: MetricsSettings, port: int) -> WSGIServer:
+def serve(settings: MetricsSettings, port: int, registry: CollectorRegistry = REGISTRY) -> WSGIServer:
     """Start the endpoint in a daemon thread and return the server; `server.server_port` tells the port.
+
+    :param registry: whose metrics `/metrics` shows.
 
     :raises FatalError: the port is taken.
     """
     try:
-        server = make_server(settings.host, port, application(), server_class=_Server, handler_class=_Quiet)
+        server = make_server(settings.host, port, application(registry), server_class=_Server, handler_class=_Quiet)
     except OSError as error:
         message = (
             f"metrics endpoint {settings.host}:{port}: {error.strerror}: "

@@ -9,7 +9,6 @@ from starlette.routing import Route
 
 from console import limits
 from console.auth import COOKIE, check_origin
-from console.limits import RateLimiter
 from console.pages.base import FORM_BYTES_MAX, render
 from console.problems import Problem, of_error
 from console.services import Services
@@ -21,7 +20,7 @@ _PER_S: Final = 0.5
 
 def session_routes(services: Services) -> list[Route]:
     """Return `/login` and `/logout`."""
-    tries = RateLimiter(_PER_S, services.clock)
+    tries = services.make_limiter("logins", _PER_S)
 
     async def show(request: Request) -> Response:
         return _page(request, "")

@@ -76,3 +76,18 @@ def test_a_token_made_by_the_command_opens_the_api(tmp_path: Path) -> None:
     revoked = _run(tmp_path, "token", "revoke", plain["id"], "--reason", "lost", "--json")
     assert json.loads(revoked.stdout) == {"id": plain["id"], "revoked_now": True}
     assert not json.loads(_run(tmp_path, "token", "list", "--json").stdout)[0]["valid"]
+
+
+def test_a_signal_right_after_the_start_is_not_lost(tmp_path: Path) -> None:
+    from sinks import ledger  # noqa: PLC0415
+
+    ledger.migrate(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli", "serve", "--json"], cwd=ROOT, env=_environment(tmp_path), stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith(b"}"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0

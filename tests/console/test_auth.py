@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from sqlalchemy.event import listen
 
 from config.settings import Settings
 from console.auth import COOKIE, PERMISSIONS, WRONG_PER_S, Authenticator
@@ -159,3 +160,44 @@ def test_trying_unknown_tokens_slows_down_only_those(settings: Settings) -> None
     services.close()
     assert tried == WRONG_PER_S * BURST_S
     assert remembered <= tried + 3
+
+
+def test_who_ask_at_the_same_time_ask_the_ledger_once(services: Services) -> None:
+    text = make_token(services)
+    asked: list[str] = []
+    listen(services.pool.engine, "before_cursor_execute", lambda *args: asked.append(args[2]))
+
+    async def together() -> set[str]:
+        found = await asyncio.gather(*(services.authenticator.token_named(text, "here") for _ in range(20)))
+        return {token.id for token in found if token is not None}
+
+    assert len(asyncio.run(together())) == 1
+    assert len([statement for statement in asked if "api_tokens" in statement]) == 1
+    services.close()
+
+
+def test_what_was_asked_before_something_ended_is_not_remembered(services: Services) -> None:
+    text = make_token(services)
+    authenticator = services.authenticator
+
+    async def scene() -> tuple[bool, int]:
+        asking = asyncio.ensure_future(authenticator.token_named(text, "here"))
+        await asyncio.sleep(0)  # it asks
+        authenticator.forget()
+        return await asking is not None, len(authenticator._remembered)
+
+    assert asyncio.run(scene()) == (True, 0)
+    services.close()
+
+
+def test_a_caller_that_goes_away_takes_the_answer_from_nobody(services: Services) -> None:
+    text = make_token(services)
+
+    async def scene() -> bool:
+        first, second = (asyncio.ensure_future(services.authenticator.token_named(text, "here")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        return await second is not None
+
+    assert asyncio.run(scene())
+    services.close()
