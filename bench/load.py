@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +28,7 @@ from sqlalchemy import Engine
 from bench.deployment import Deployment, deployed
 from bench.figures import Figure, figure
 from bench.ingest import event
-from bench.load_clients import Outcome, Producers, Viewer
+from bench.load_clients import ARRIVAL_S, Outcome, Producers, Viewer
 from bench.machine import describe
 from bench.report import load_table
 from bench.run import RESULTS, write_page
@@ -123,29 +124,40 @@ def _loaded(deployment: Deployment, service: Service, text: str, sessions: list[
         measured = {name: cpu_s_of(server) for name, server in servers.items()}
         return measured | {"service": service.cpu_s(), "load generator": sum(own.cpu_times()[:2])}
 
-    async def load() -> tuple[Outcome, dict[str, float], float]:
+    async def load() -> tuple[Outcome, dict[str, float]]:
         warm = Producers(requests, plan.requests_per_s * WARM_UP_SHARE, WARM_UP_S, Outcome())
         await warm.run(host, port, CONNECTIONS, time.perf_counter())
-        before, began_s = cpu_s(), time.perf_counter()
-        outcome = await _at_full_rate(host, port, requests, sessions, plan)
-        return outcome, {name: value - before[name] for name, value in cpu_s().items()}, time.perf_counter() - began_s
+        begins_s = time.perf_counter() + ARRIVAL_S + 1.0
+        spending = asyncio.create_task(_spent(cpu_s, begins_s, plan.seconds))
+        outcome = await _at_full_rate(host, port, requests, sessions, plan, begins_s)
+        return outcome, await spending
 
     entries = deployment.entries()
-    outcome, spent_s, seconds = uvloop.run(load())
+    outcome, cores = uvloop.run(load())
     if deployment.entries() <= entries:
         message = "requests were answered, and the streams hold no more than before"
         raise SystemExit(message)
     sys.stderr.write(f"{dict(outcome.statuses)}\n")
-    return figures_of(outcome, spent_s, seconds, plan)
+    return figures_of(outcome, cores, plan)
 
 
-async def _at_full_rate(host: str, port: int, requests: list[bytes], sessions: list[str], plan: Plan) -> Outcome:
+async def _spent(cpu_s: Callable[[], dict[str, float]], begins_s: float, seconds: float) -> dict[str, float]:
+    """Return how many cores each process used in that time."""
+    await asyncio.sleep(begins_s - time.perf_counter())
+    before, began_s = cpu_s(), time.perf_counter()
+    await asyncio.sleep(seconds)
+    took_s = time.perf_counter() - began_s
+    return {name: (value - before[name]) / took_s for name, value in cpu_s().items()}
+
+
+async def _at_full_rate(
+    host: str, port: int, requests: list[bytes], sessions: list[str], plan: Plan, begins_s: float
+) -> Outcome:
     outcome = Outcome()
-    begins_s = time.perf_counter() + 1.0
     ends_s = begins_s + plan.seconds
     producers = Producers(requests, plan.requests_per_s, plan.seconds, outcome)
     viewers = [
-        Viewer(host, port, f"{COOKIE}={secret}", PAGES, plan.pages_every_s, ends_s, outcome).run(number)
+        Viewer(host, port, f"{COOKIE}={secret}", PAGES, plan.pages_every_s, begins_s, ends_s, outcome).run(number)
         for number, secret in enumerate(sessions)
     ]
     await asyncio.gather(producers.run(host, port, CONNECTIONS, begins_s), *viewers)
@@ -168,8 +180,8 @@ def _requests(token: str, plan: Plan) -> list[bytes]:
     return made
 
 
-def figures_of(outcome: Outcome, spent_s: dict[str, float], seconds: float, plan: Plan) -> list[Figure]:
-    """Return rates, errors, percentiles and processor time of one run."""
+def figures_of(outcome: Outcome, cores: dict[str, float], plan: Plan) -> list[Figure]:
+    """Return rates, errors, percentiles and processor time of one run; `cores` in use by process."""
     errors = sum(count for status, count in outcome.statuses.items() if not status.endswith((" 200", " 204")))
     posted = len(outcome.posted)
     figures = [
@@ -182,9 +194,9 @@ def figures_of(outcome: Outcome, spent_s: dict[str, float], seconds: float, plan
         for share in SHARES:
             case = f"{what}, due to answered, percentile {share:g}"
             figures.append(figure("load", case, percentile(took, share) * 1e3, "ms"))
-    figures += [figure("load", f"processor time: {name}", cpu / seconds, "cores") for name, cpu in spent_s.items()]
+    figures += [figure("load", f"processor time: {name}", used, "cores") for name, used in cores.items()]
     if posted:
-        per_request = spent_s["service"] / posted * 1e6
+        per_request = cores["service"] * plan.seconds / posted * 1e6
         figures.append(figure("load", "processor time of the service, pages included", per_request, "us/request"))
     return figures
 

@@ -17,6 +17,8 @@ from typing import Final, cast
 TICK_S: Final = 0.001
 """How exactly a request is sent when it is due; what that costs is part of its time."""
 ANSWER_S_MAX: Final = 30.0
+ARRIVAL_S: Final = 8.0
+"""Within this time all viewers come."""
 ACCEPTED: Final = b"HTTP/1.1 204 "
 GONE: Final = "no answer"
 _END: Final = b"\r\n\r\n"
@@ -149,31 +151,38 @@ class Viewer:
     cookie: str
     paths: Sequence[str]
     every_s: float
+    begins_s: float
     ends_s: float
     outcome: Outcome
 
     async def run(self, number: int) -> None:
-        """Look until it ends; viewers begin at different moments."""
+        """Come before it begins and look until it ends; viewers come, and open pages, at different moments."""
         chance = random.Random(number)
+        await asyncio.sleep(chance.uniform(0, ARRIVAL_S))
         live = asyncio.create_task(self._listen())
-        due_s = time.perf_counter() + chance.uniform(0, self.every_s)
-        reader, writer = await asyncio.open_connection(self.host, self.port)
+        due_s = self.begins_s + chance.uniform(0, self.every_s)
         while due_s < self.ends_s:
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
-            if writer.is_closing():
-                reader, writer = await asyncio.open_connection(self.host, self.port)
-            writer.write(self._request(chance.choice(self.paths)))
             try:
-                status = await asyncio.wait_for(_answer(reader), ANSWER_S_MAX)
+                status = await asyncio.wait_for(self._open(chance.choice(self.paths)), ANSWER_S_MAX)
             except (OSError, EOFError, TimeoutError):
                 self.outcome.statuses[f"GET {GONE}"] += 1
-                writer.close()
             else:
                 self.outcome.looked.append(time.perf_counter() - due_s)
                 self.outcome.statuses[f"GET {status}"] += 1
             due_s += self.every_s
-        writer.close()
         live.cancel()
+
+    async def _open(self, path: str) -> int:
+        """Open a page over a new connection: the last one has been idle for too long."""
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        try:
+            writer.write(self._request(path))
+            head = await reader.readuntil(_END)
+            await reader.readexactly(_length(head))
+            return int(head[9:12])
+        finally:
+            writer.close()
 
     async def _listen(self) -> None:
         reader, writer = await asyncio.open_connection(self.host, self.port)
@@ -195,9 +204,3 @@ class Viewer:
 
     def _request(self, path: str) -> bytes:
         return f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\nCookie: {self.cookie}\r\n\r\n".encode()
-
-
-async def _answer(reader: asyncio.StreamReader) -> int:
-    head = await reader.readuntil(_END)
-    await reader.readexactly(_length(head))
-    return int(head[9:12])

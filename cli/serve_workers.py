@@ -41,7 +41,8 @@ class _Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Yield them."""
-        of_workers = MultiProcessCollector(None, path=self._directory).collect()
+        collector = MultiProcessCollector(None, path=self._directory)  # type: ignore[no-untyped-call]
+        of_workers: Iterable[Metric] = collector.collect()  # type: ignore[no-untyped-call]
         yield from (one for one in of_workers if one.name.startswith(_OF_WORKERS))
         yield from (one for one in REGISTRY.collect() if one.name.startswith(_OF_SUPERVISOR))
 

@@ -30,4 +30,4 @@ class Place:
 
 def count_as(number: int) -> None:
     """Count metrics under this number, so that the next worker of it goes on; before any metric is made."""
-    values.ValueClass = values.MultiProcessValue(lambda: number)
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]

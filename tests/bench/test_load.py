@@ -74,7 +74,7 @@ def test_a_connection_that_is_closed_is_an_error() -> None:
     outcome = _run(serve, 100, 0.1, 2)
     assert outcome.statuses["POST no answer"] == 2
     assert outcome.unsent == 8
-    found = {one.case: one.value for one in figures_of(outcome, {"service": 1.0}, 1.0, FULL)}
+    found = {one.case: one.value for one in figures_of(outcome, {"service": 1.0}, FULL)}
     assert found["errors, of all answers"] == 10
 
 
