@@ -13,16 +13,18 @@ from core.metrics import SEALED_HOUR
 from core.quantities import exactly
 from operators.book_time import SealPoints
 from operators.items import Exceptions, Facts, Marker, RatedRows
+from operators.rate_fold import FOLD_ROWS, SealedFacts
 from operators.rate_hour import HourRater
 from operators.rate_live import LiveRows
 from operators.rate_resolve import SLICE_SCHEMA, slices
 from operators.rate_routing import customer_shards
-from operators.rate_store import FrameStore
 from operators.rate_terms import TermsIndex, index_of, moment
 
 __all__ = ["RateLogic", "customer_shards"]
 
-VERSION: Final = 2
+VERSION: Final = 3
+_VERSIONS_READ: Final = (2, VERSION)
+"""2 had no folded facts."""
 _MS_PER_HOUR: Final = 3_600_000
 
 Out = RatedRows | Exceptions | Marker
@@ -49,8 +51,10 @@ class RateLogic:
         history: History,
         state: dict[str, Any] | None,
         closes_at: ClosesAt = none_recorded,
+        *,
+        fold_rows: int = FOLD_ROWS,
     ) -> None:
-        if state is not None and state["version"] != VERSION:
+        if state is not None and state["version"] not in _VERSIONS_READ:
             message = (
                 f"rate shard {shard_key}: state version {state['version']} is not {VERSION}: "
                 "run the release that wrote it, or make the state again with `meterbridge rebuild`"
@@ -65,7 +69,7 @@ class RateLogic:
         self._watermarks: dict[str, int | None] = {sender: watermarks.get(sender) for sender in senders}
         self._last_hour: int | None = state.get("last_hour")
         self._first_hour: int | None = state.get("first_hour")
-        self._sealed = FrameStore(state.get("sealed"))
+        self._sealed = SealedFacts(shards, state, fold_rows)
         self._rater = HourRater(shard, shards, state.get("rater"))
         self._live = LiveRows(shard, shards)
         self._starts = [-(-revision.known_from_ms // _MS_PER_HOUR) for revision in history.revisions[1:]]
@@ -103,7 +107,7 @@ class RateLogic:
             "watermarks": known,
             "last_hour": self._last_hour,
             "first_hour": self._first_hour,
-            "sealed": self._sealed.snapshot(),
+            **self._sealed.snapshot(),
             "rater": self._rater.snapshot(),
         }
 
@@ -128,7 +132,7 @@ class RateLogic:
             if self._last_hour is not None and int(str(hour)) <= self._last_hour:
                 message = f"rate shard {self._key}: sealed facts of booked hour {hour} came after it was rated"
                 raise InvariantViolation(message)
-            self._sealed.add(int(str(hour)), part)
+            self._sealed.add(int(str(hour)), part, self._index(int(str(hour))))
             self._live.seal(int(str(hour)), part)
 
     def _seal(self, watermark_ms: int) -> list[Out]:

@@ -12,11 +12,11 @@ import polars as pl
 from config.period_closes import NONE_RECORDED, PeriodCloses
 from core.frames import FACT_KEY, FACT_SCHEMA, RATED_SCHEMA
 from operators.rate_chains import Chain, ChainKey, rate_usage
+from operators.rate_fold import SealedFacts
 from operators.rate_live_sealed import SealedTouches, add_to, with_kind
 from operators.rate_recognition import recognise, recognition_of
 from operators.rate_resolve import resolve, slices
 from operators.rate_rows import PROVISIONAL, Rows
-from operators.rate_store import FrameStore
 from operators.rate_terms import TermsIndex, microseconds
 from operators.rate_touches import BookedAt, touched
 
@@ -47,6 +47,8 @@ class LiveRows:
         self._shard = shard
         self._shards = shards
         self._open: list[pl.DataFrame] = []
+        self._ended: list[pl.DataFrame] = []
+        """Keys that were sealed since the last round; open facts of these are over."""
         self._sealed = SealedTouches(shard, shards)
         self._sent = pl.DataFrame(schema={name: RATED_SCHEMA[name] for name in (*_IDENTITY, "version")})
         self._next_ms: int | None = None
@@ -60,12 +62,17 @@ class LiveRows:
     def seal(self, hour: int, part: pl.DataFrame) -> None:
         """Take sealed slices of a booked hour, which end the open facts of the same keys."""
         self._sealed.add(hour, part)
+        if self._open:  # what is sealed never comes open again
+            self._ended.append(part.select(list(FACT_KEY)))
+        if len(self._ended) > _PARTS_MAX:
+            self._end()
 
     def forget(self, hour: int) -> None:
         """Drop what belongs to booked hours up to that one: they are sealed."""
         self._sealed.forget(hour)
         later = pl.col("booked_minute") // 60 > hour
         self._open = [part for part in (part.filter(later) for part in self._open) if len(part)]
+        self._ended = [part for part in (part.filter(later) for part in self._ended) if len(part)]
         self._sent = self._sent.filter(pl.col("booked_hour") > hour)
 
     def is_due(self, watermark_ms: int) -> bool:
@@ -75,7 +82,7 @@ class LiveRows:
     def rows(
         self,
         watermark_ms: int,
-        sealed: FrameStore,
+        sealed: SealedFacts,
         peek: Callable[[ChainKey], Chain | None],
         index_at: Callable[[int], TermsIndex],
         closes: PeriodCloses = NONE_RECORDED,
@@ -85,12 +92,11 @@ class LiveRows:
         `closes` decide their accounting period, as they will for the sealed rows that replace them.
         """
         self._next_ms = watermark_ms + INTERVAL_MS
-        facts = _newest(self._open) if self._open else pl.DataFrame(schema=FACT_SCHEMA)
+        self._end()
+        facts = self._open[0] if self._open else pl.DataFrame(schema=FACT_SCHEMA)
         hours = set(sealed.hours()) | set((facts.get_column("booked_minute") // 60).unique().to_list())
         for hour in hours:
-            for part in self._sealed.update(hour, sealed, index_at(hour), closes):
-                facts = facts.join(part, on=list(FACT_KEY), how="anti")
-        self._open = [facts] if len(facts) else []
+            self._sealed.update(hour, sealed, index_at(hour), closes)
         overlay: dict[ChainKey, Chain] = {}
         frames = [self._hour(hour, facts, overlay, peek, index_at(hour), closes) for hour in sorted(hours)]
         frames = [frame for frame in frames if len(frame)]
@@ -101,6 +107,15 @@ class LiveRows:
         changed = rows.join(self._sent, on=[*_IDENTITY, "version"], how="anti")
         self._sent = rows.select(*_IDENTITY, "version")
         return changed
+
+    def _end(self) -> None:
+        """Keep the latest value of each open fact that was not sealed meanwhile."""
+        if not self._open:
+            return
+        facts = _newest(self._open)
+        if self._ended:
+            facts = facts.join(pl.concat(self._ended), on=list(FACT_KEY), how="anti")
+        self._open, self._ended = [facts] if len(facts) else [], []
 
     def _hour(
         self,

@@ -7,8 +7,8 @@ import polars as pl
 
 from config.period_closes import PeriodCloses
 from operators.rate_chains import ChainKey
+from operators.rate_fold import SealedFacts, fold
 from operators.rate_resolve import LATE, SLICE_SCHEMA, USAGE, resolve
-from operators.rate_store import FrameStore
 from operators.rate_terms import TermsIndex
 from operators.rate_touches import Touched, merging_meters, touched
 
@@ -23,7 +23,7 @@ class _Hour:
     closes: PeriodCloses
     touches: dict[ChainKey, Touched] = field(default_factory=dict)
     merging: list[pl.DataFrame] = field(default_factory=list)
-    """Slices of meters whose values do not add up; they are resolved again in every round."""
+    """Slices of meters whose values do not add up, folded; they are resolved again in every round."""
 
 
 class SealedTouches:
@@ -35,7 +35,7 @@ class SealedTouches:
         self._new: dict[int, list[pl.DataFrame]] = {}
 
     def add(self, hour: int, part: pl.DataFrame) -> None:
-        """Note newly sealed slices (SLICE_SCHEMA) of a booked hour; they are in the store as well."""
+        """Note newly sealed slices (SLICE_SCHEMA) of a booked hour; they are in the store as well, perhaps folded."""
         if hour not in self._hours:
             return  # the whole hour is taken from the store when it is asked for
         parts = self._new.setdefault(hour, [])
@@ -49,24 +49,21 @@ class SealedTouches:
             del self._hours[known]
             self._new.pop(known, None)
 
-    def update(self, hour: int, stored: FrameStore, index: TermsIndex, closes: PeriodCloses) -> list[pl.DataFrame]:
-        """Add up what is new of an hour and return it: open facts of the same keys are over."""
+    def update(self, hour: int, stored: SealedFacts, index: TermsIndex, closes: PeriodCloses) -> None:
+        """Add up what is new of an hour."""
         found = self._hours.get(hour)
+        parts = self._new.pop(hour, [])
         if found is None or found.closes != closes:
             found = self._hours[hour] = _Hour(closes)
-            self._new.pop(hour, None)
             parts = stored.rows(hour)
-        else:
-            parts = self._new.pop(hour, [])
         if parts:
             self._add(found, hour, pl.concat(parts), index)
-        return parts
 
     def _add(self, found: _Hour, hour: int, frame: pl.DataFrame, index: TermsIndex) -> None:
         merges = pl.col("meter").is_in(merging_meters(index.revision))
         kept = frame.filter(merges)
         if len(kept):
-            found.merging = [pl.concat([*found.merging, kept])]
+            found.merging = [pl.concat(fold(pl.concat([*found.merging, kept]), index, self._shards))]
         resolved = resolve(with_kind(frame.filter(~merges), hour), index, self._shards)
         add_to(found.touches, touched(resolved, index.revision, self._shard, hour, found.closes))
 

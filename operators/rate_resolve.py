@@ -51,9 +51,12 @@ class Resolved:
     """Facts with their charges. `priced` has one row per fact and charge that prices it."""
 
     priced: pl.DataFrame
-    """SLICE_SCHEMA and: usage_hour, customer, owner (shard), terms (place in `terms`), charge (place)."""
+    """SLICE_SCHEMA and: usage_hour, customer, owner (shard), terms (place in `terms`), charge (place), begins.
+
+    `begins` is the first minute of the usage hour from which on these terms hold.
+    """
     unpriced: pl.DataFrame
-    """SLICE_SCHEMA and: usage_hour, customer ("" if the subject has none)."""
+    """SLICE_SCHEMA and: usage_hour, customer ("" if the subject has none), begins."""
     terms: list[Terms]
 
 
@@ -64,7 +67,7 @@ def resolve(frame: pl.DataFrame, index: TermsIndex, shards: int) -> Resolved:
     segments, sets = _segments(frame, index, shards)
     frame = frame.join(segments, on=["tenant", "usage_hour"], how="inner")
     frame = frame.filter(pl.col("usage_minute").is_between(pl.col("begins"), pl.col("ends"), closed="left"))
-    frame = frame.drop("begins", "ends")
+    frame = frame.drop("ends")
     prices = _prices(frame, sets)
     priced = frame.join(prices, on=["set", "meter", "dimensions"], how="inner")
     unpriced = frame.join(prices, on=["set", "meter", "dimensions"], how="anti").drop("set", "owner")

@@ -4,7 +4,7 @@ Snapshots are plain versioned values. Bytes of a part that did not change are ke
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from io import BytesIO
 from typing import Any, Final
@@ -90,6 +90,10 @@ class ChainStore:
         return {start_us: self._bytes[start_us] for start_us in self._periods}
 
 
+def _concatenated(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(frames)
+
+
 class FrameStore:
     """Frames per booked hour. Neighbours of like size are joined, so few are ever re-encoded or held."""
 
@@ -98,14 +102,19 @@ class FrameStore:
             hour: [(pl.read_ipc(BytesIO(data)), data) for data in parts] for hour, parts in (state or {}).items()
         }
 
-    def add(self, hour: int, frame: pl.DataFrame) -> None:
-        """Add rows of that booked hour."""
+    def add(
+        self, hour: int, frame: pl.DataFrame, join: Callable[[Sequence[pl.DataFrame]], pl.DataFrame] = _concatenated
+    ) -> None:
+        """Add rows of that booked hour.
+
+        :param join: makes one frame of two.
+        """
         parts = self._parts.setdefault(hour, [])
         parts.append((frame, None))
         while len(parts) > 1 and len(parts[-2][0]) <= 2 * len(parts[-1][0]):
             last, _ = parts.pop()
             before, _ = parts.pop()
-            parts.append((pl.concat([before, last]), None))
+            parts.append((join([before, last]), None))
 
     def hours(self) -> Iterator[int]:
         """Return the booked hours that have rows, ascending."""
@@ -114,6 +123,10 @@ class FrameStore:
     def first_hour(self) -> int | None:
         """Return the earliest booked hour that has rows."""
         return min(self._parts, default=None)
+
+    def count(self, hour: int) -> int:
+        """Return the number of rows of that hour."""
+        return sum(map(len, self.rows(hour)))
 
     def rows(self, hour: int) -> list[pl.DataFrame]:
         """Return the frames of that hour."""

@@ -11,6 +11,7 @@ from config.revision import Configuration, History, Revision
 from core.frames import FACT_SCHEMA
 from operators.items import Facts, Marker
 from operators.rate import RateLogic, customer_shards
+from operators.rate_fold import FOLD_ROWS
 from operators.rate_terms import first_minute
 
 GRACE_S = 60
@@ -112,13 +113,15 @@ class Driver:
     shards: int = 1
     logics: list[RateLogic] = field(default_factory=list)
     out: list[Any] = field(default_factory=list)
+    fold_rows: int = FOLD_ROWS
 
     def __post_init__(self) -> None:
         if not self.logics:
-            self.logics = [
-                RateLogic(f"customer-{shard}", shard, self.shards, ["book"], self.history, None)
-                for shard in range(self.shards)
-            ]
+            self.logics = [self._logic(shard, None) for shard in range(self.shards)]
+
+    def _logic(self, shard: int, state: dict[str, Any] | None) -> RateLogic:
+        key = f"customer-{shard}"
+        return RateLogic(key, shard, self.shards, ["book"], self.history, state, fold_rows=self.fold_rows)
 
     def send(self, frame: pl.DataFrame, watermark_minute: int | None = None) -> None:
         """Route facts to the shards, with a marker behind them if a watermark (minutes from T0) is given."""
@@ -135,10 +138,7 @@ class Driver:
 
     def restart(self) -> None:
         """Stop and resume every shard from its snapshot."""
-        self.logics = [
-            RateLogic(f"customer-{shard}", shard, self.shards, ["book"], self.history, logic.snapshot())
-            for shard, logic in enumerate(self.logics)
-        ]
+        self.logics = [self._logic(shard, logic.snapshot()) for shard, logic in enumerate(self.logics)]
 
     def rows(self, *statuses: str) -> pl.DataFrame:
         """Return the rated rows emitted so far with these statuses (default: all but provisional)."""

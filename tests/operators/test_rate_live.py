@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from config.revision import History
 from operators.rate import RateLogic
+from operators.rate_fold import FOLD_ROWS
 from operators.rate_live import LiveRows
 from operators.rate_live_sealed import _NEW_PARTS_MAX
+from operators.rate_resolve import slices
 from tests.operators.rate_support import PER_TOKEN, T0, Driver, Use, customer, facts, revision, version
 
 CHARGES = (
@@ -51,18 +53,23 @@ def _by_identity(rows: pl.DataFrame) -> dict[Any, Any]:
     }
 
 
-def _from_scratch(logic: RateLogic, opened: list[pl.DataFrame], watermark_ms: int) -> dict[Any, Any]:
+def _from_scratch(
+    logic: RateLogic, opened: list[pl.DataFrame], sealed: list[pl.DataFrame], watermark_ms: int
+) -> dict[Any, Any]:
     fresh = LiveRows(0, 1)
     for frame in opened:
         fresh.add(frame)
+    for frame in sealed:  # they are in the store
+        fresh.seal(0, slices(frame))
     return _by_identity(fresh.rows(watermark_ms, logic._sealed, logic._rater.chains.peek, logic._index))
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(uses, min_size=1, max_size=12), st.integers(0, 11))
-def test_rounds_equal_those_from_scratch(minutes: list[list[Any]], restart_at: int) -> None:
-    driver = Driver(_history())
+@given(st.lists(uses, min_size=1, max_size=12), st.integers(0, 11), st.sampled_from([1, 4, FOLD_ROWS]))
+def test_rounds_equal_those_from_scratch(minutes: list[list[Any]], restart_at: int, fold_rows: int) -> None:
+    driver = Driver(_history(), fold_rows=fold_rows)
     opened: list[pl.DataFrame] = []
+    sealed: list[pl.DataFrame] = []
     sent: set[Any] = set()
     before: list[Any] = []
     start = 100  # minutes: late ones fall into the hour before, and into the one before that
@@ -77,7 +84,8 @@ def test_rounds_equal_those_from_scratch(minutes: list[list[Any]], restart_at: i
             opened.append(_frame(made, booked, grown, 0))
             driver.send(opened[-1])
         if number:
-            driver.send(_frame(before, booked - 1, 1, 1))
+            sealed.append(_frame(before, booked - 1, 1, 1))
+            driver.send(sealed[-1])
         seen = len(driver.out)
         driver.send(facts([]), booked + 1)
         shown: dict[Any, Any] = {}
@@ -85,7 +93,7 @@ def test_rounds_equal_those_from_scratch(minutes: list[list[Any]], restart_at: i
             if hasattr(item, "frame"):
                 shown |= _by_identity(item.frame.filter(pl.col("status") == "provisional"))
         # Sent are rows that are new or have another version; a row that only changes since another does is not.
-        expected = _from_scratch(driver.logics[0], opened, (T0 + booked + 1) * 60_000)
+        expected = _from_scratch(driver.logics[0], opened, sealed, (T0 + booked + 1) * 60_000)
         assert shown == {key: row for key, row in expected.items() if (key, row[2]) not in sent}
         sent = {(key, row[2]) for key, row in expected.items()}
         before = made
