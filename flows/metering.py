@@ -55,7 +55,7 @@ def build(settings: Settings, history: History, parts: Parts) -> Dataflow:
     """Return the metering dataflow."""
     flow = Dataflow(steps.FLOW)
     shards = settings.flow
-    compiled = Compiled(settings.compiled_dir) if shards.compiled else None
+    compiled = Compiled(settings.compiled_dir, shards.compiled_after_events) if shards.compiled else None
     decoder = Decoder(history, settings.redis.streams, shards.id_shards, compiled=compiled)
 
     raw = op.input(steps.READ, flow, parts.source)

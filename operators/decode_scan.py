@@ -23,9 +23,6 @@ log = structlog.get_logger()
 LINES_MIN: Final = 256
 """Smaller batches gain nothing."""
 
-LINES_BEFORE: Final = 50_000
-"""So many lines a process decodes before it loads the compiled path."""
-
 _PACKAGE: Final = Path(__file__).parent / "scan"
 
 
@@ -33,10 +30,12 @@ class Compiled:
     """Loads the compiled path when it pays, or says once why not.
 
     :param directory: where compiled code is kept for the next start; made if absent. It is as trusted as the code.
+    :param lines_before: so many lines are decoded before it is loaded.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lines_before: int = 50_000) -> None:
         self._directory = directory
+        self._lines_before = lines_before
         self._lines = 0
         self._failed = False
 
@@ -46,7 +45,7 @@ class Compiled:
         :param at_once: whatever it costs, for tests.
         """
         self._lines += lines
-        if self._failed or not (at_once or (lines >= LINES_MIN and self._lines >= LINES_BEFORE)):
+        if self._failed or not (at_once or (lines >= LINES_MIN and self._lines >= self._lines_before)):
             return None
         try:
             with loading():

@@ -10,7 +10,7 @@ pytest.importorskip("numba")
 from operators.decode import Decoder
 from operators.decode_entries import lines_of
 from operators.decode_plan import RevisionPlan
-from operators.decode_scan import LINES_BEFORE, Compiled
+from operators.decode_scan import Compiled
 from tests.operators.decode_cases import COMPILED, STREAMS, assert_paths_agree, batch_of, event, history, text
 
 
@@ -79,8 +79,8 @@ def test_lines_that_are_not_utf8_leave_the_ascii_ones() -> None:
 
 def test_it_is_loaded_once_that_pays(tmp_path: Path) -> None:
     plan = RevisionPlan(history().latest)
-    compiled = Compiled(tmp_path)
-    assert compiled.scanner(plan, LINES_BEFORE - 1) is None
+    compiled = Compiled(tmp_path, lines_before=1000)
+    assert compiled.scanner(plan, 999) is None
     assert compiled.scanner(plan, 10) is None, "a small batch gains nothing"
     assert compiled.scanner(plan, 1_000) is not None
 
