@@ -110,7 +110,7 @@ class Authenticator:
     async def _ask(self, key: bytes, look_up: Lookup) -> Token | None:
         own = asyncio.current_task()
         try:
-            token = await self._pool.ask_ledger(look_up)
+            token = await self._pool.ask_caller(look_up)
             if self._asking.get(key) is own:  # nothing was ended meanwhile
                 self._remembered[key] = (self._clock.monotonic_s(), token)
                 self._remembered.move_to_end(key)

@@ -2,6 +2,7 @@
 
 ClickHouse and SQL clients block; the event loop must not. What exceeds the pool and its queue is refused at once, so
 that a slow ClickHouse cannot pile up requests, and a question that takes too long is answered while its thread ends.
+Who a caller is, is asked on threads of its own: events are taken whatever the questions of others wait for.
 """
 
 import asyncio
@@ -28,45 +29,25 @@ HISTORY_S: Final = 2.0
 _ENDING_S: Final = 2.0
 """So much longer than the server's own limit an answer is waited for."""
 
+CALLER_THREADS: Final = 2
+CALLERS_WAITING_MAX: Final = 1_000
+"""So many may be looked up at once, as after a restart, when all who looked come again."""
+
 T = TypeVar("T")
 
 
-class StorePool:
-    """Answers questions of one service. Unit of parallelism: one question per thread."""
+class _Threads:
+    """Some threads, and how much may wait for them."""
 
-    def __init__(self, settings: Settings, engine: Engine, clock: Clock) -> None:
-        self.engine = engine
-        self._settings, self._clock = settings, clock
-        limits = settings.console
-        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="question")
-        self._open = 0
-        self._open_max = limits.threads + limits.waiting_max
-        self._seconds_max = limits.request_s_max
-        self._lock = threading.Lock()
-        self._idle: list[Client] = []
-        self._history: History | None = None
-        self._looked_at_s = float("-inf")
+    def __init__(self, name: str, threads: int, waiting_max: int, seconds_max: float) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._open, self._open_max, self._seconds_max = 0, threads + waiting_max, seconds_max
 
-    async def ask(self, question: Callable[[Stores], T]) -> T:
-        """Run a question on a thread with ClickHouse, the ledger and the configuration.
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run the work on a thread.
 
-        :raises Problem: too many questions wait, or the answer takes too long.
+        :raises Problem: too much waits, or it takes too long.
         """
-        return await self._run(lambda: self._with_stores(question))
-
-    async def ask_history(self) -> History:
-        """Return the configuration's revisions."""
-        return await self._run(self.history)
-
-    async def ask_books(self, question: Callable[[Stores], T]) -> T:
-        """Run a question that reads the ledger and the configuration only: it is answered while ClickHouse is away."""
-        return await self._run(lambda: question(Stores(self._settings, _NO_CLICKHOUSE, self.engine, self.history())))
-
-    async def ask_ledger(self, question: Callable[[Engine], T]) -> T:
-        """Run a question that needs the ledger only."""
-        return await self._run(lambda: question(self.engine))
-
-    async def _run(self, work: Callable[[], T]) -> T:
         if self._open >= self._open_max:
             raise _busy("too many questions wait: ask again later")
         self._open += 1
@@ -78,10 +59,55 @@ class StorePool:
             detail = f"the answer took longer than {self._seconds_max:g} s: ask for less"
             raise Problem("timed_out", detail, headers={"Retry-After": str(RETRY_AFTER_S)}) from None
 
-    def _ended(self, future: "asyncio.Future[T]") -> None:
+    def _ended(self, future: "asyncio.Future[Any]") -> None:
         self._open -= 1
         if not future.cancelled():
             future.exception()  # seen, also when nobody waits any more
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+class StorePool:
+    """Answers questions of one service. Unit of parallelism: one question per thread."""
+
+    def __init__(self, settings: Settings, engine: Engine, clock: Clock) -> None:
+        self.engine = engine
+        self._settings, self._clock = settings, clock
+        limits = settings.console
+        self._seconds_max = limits.request_s_max
+        self._questions = _Threads("question", limits.threads, limits.waiting_max, limits.request_s_max)
+        self._callers = _Threads("caller", CALLER_THREADS, CALLERS_WAITING_MAX, limits.request_s_max)
+        self._lock = threading.Lock()
+        self._idle: list[Client] = []
+        self._history: History | None = None
+        self._looked_at_s = float("-inf")
+
+    async def ask(self, question: Callable[[Stores], T]) -> T:
+        """Run a question on a thread with ClickHouse, the ledger and the configuration.
+
+        :raises Problem: too many questions wait, or the answer takes too long.
+        """
+        return await self._questions.run(lambda: self._with_stores(question))
+
+    async def ask_history(self) -> History:
+        """Return the configuration's revisions."""
+        return await self._questions.run(self.history)
+
+    async def ask_books(self, question: Callable[[Stores], T]) -> T:
+        """Run a question that reads the ledger and the configuration only: it is answered while ClickHouse is away."""
+        return await self._questions.run(
+            lambda: question(Stores(self._settings, _NO_CLICKHOUSE, self.engine, self.history()))
+        )
+
+    async def ask_ledger(self, question: Callable[[Engine], T]) -> T:
+        """Run a question that needs the ledger only."""
+        return await self._questions.run(lambda: question(self.engine))
+
+    async def ask_caller(self, question: Callable[[Engine], T]) -> T:
+        """Ask the ledger who a caller is; other questions do not delay it."""
+        return await self._callers.run(lambda: question(self.engine))
 
     def _with_stores(self, question: Callable[[Stores], T]) -> T:
         with self._lock:
@@ -123,7 +149,8 @@ class StorePool:
 
     def close(self) -> None:
         """Wait for the questions under way and close the connections."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._callers.close()
+        self._questions.close()
         while self._idle:
             self._idle.pop().close()
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 
 import pytest
+from sqlalchemy import Engine
 
 from config.revision import Configuration, Revision
 from config.settings import ClickHouseSettings, ConsoleSettings, Settings
@@ -54,6 +56,28 @@ def test_a_slow_answer_is_not_waited_for_but_its_thread_counts(settings: Setting
         return codes
 
     assert asyncio.run(slow_then_next()) == ["timed_out", "unavailable"]
+    pool.close()
+
+
+def saying(number: int) -> Callable[[Engine], int]:
+    """Return a question that is answered by that number."""
+    return lambda _engine: number
+
+
+def test_questions_that_wait_do_not_keep_a_caller_from_being_known(settings: Settings) -> None:
+    pool, go = _pool(settings, threads=1, waiting_max=0), threading.Event()
+
+    async def scene() -> list[int]:
+        slow = asyncio.ensure_future(pool.ask_ledger(lambda _engine: go.wait(5)))
+        await asyncio.sleep(0)
+        with pytest.raises(Problem, match="unavailable"):
+            await pool.ask_ledger(lambda _engine: 0)
+        many = await asyncio.gather(*(pool.ask_caller(saying(number)) for number in range(500)))
+        go.set()
+        await slow
+        return list(many)
+
+    assert asyncio.run(scene()) == list(range(500))
     pool.close()
 
 
