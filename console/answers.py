@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -75,6 +75,16 @@ def rows_answer(request: Request, rows: Sequence[Row], columns: Sequence[str], f
     if form == PARQUET:
         return _tagged(request, _parquet(rows, columns), PARQUET, 200, headers)
     return json_answer(request, {"items": rows, "next": following}, 200, headers)
+
+
+def report_answer(request: Request, data: Any, rows: Iterable[Row], columns: Sequence[str]) -> Response:
+    """Return one thing as JSON, or its rows as CSV or Parquet, by `Accept`; the rows are made only if they are wanted.
+
+    :raises Problem: 406 if none of the three is accepted.
+    """
+    if _accepted(request.headers.get("accept", "")) == JSON:
+        return json_answer(request, data, headers={"Vary": "Accept, Authorization"})
+    return rows_answer(request, list(rows), columns, None)
 
 
 def _accepted(header: str) -> str:

@@ -4,18 +4,31 @@ A run reads much; a page that anybody may reload must not start one each time.
 """
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from console.services import Services
 from console.stores import StorePool
-from queries.reconcile import Report, reconcile, span_of
-from queries.stores import Stores
+from core.logging import get_logger
+from queries.reconcile import Report, reconcile, sealed_until, span_of
+from queries.stores import Row, Stores
 
+COLUMNS: Final = (
+    "check", "left_side", "right_side", "groups", "differ", "note", "where", "left", "right", "difference",
+    "likely_cause",
+)  # fmt: skip
 KEPT: Final = timedelta(minutes=5)
+RENEWED: Final = timedelta(hours=1)
+"""The light of the first page is at most that old; whoever looks then starts a new run and does not wait for it."""
+TRIED_AGAIN: Final = timedelta(minutes=1)
+DAY: Final = timedelta(days=1)
 SPANS_MAX: Final = 20
+
+log = get_logger("console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,8 @@ class LastReport:
         self._lock = asyncio.Lock()
         self._known: dict[tuple[datetime | None, datetime | None], Known] = {}
         self._newest: Known | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._tried_at: datetime | None = None
 
     @classmethod
     def of(cls, services: Services) -> "LastReport":
@@ -44,6 +59,28 @@ class LastReport:
     def known(cls, services: Services) -> Known | None:
         """Return the newest report without running one."""
         return cls.of(services)._newest
+
+    @property
+    def is_under_way(self) -> bool:
+        """Tell whether a run that nobody waits for is under way."""
+        return self._task is not None and not self._task.done()
+
+    def renew(self, services: Services) -> None:
+        """Start a run over the last sealed day that nobody waits for, unless the newest report is young."""
+        now = services.clock.now()
+        young = self._newest is not None and now - self._newest.made_at < RENEWED
+        tried = self._tried_at is not None and now - self._tried_at < TRIED_AGAIN
+        if young or tried or self.is_under_way:
+            return
+        self._tried_at = now
+        self._task = asyncio.create_task(self._run_unasked(services))
+
+    async def _run_unasked(self, services: Services) -> None:
+        try:
+            sealed = await services.pool.ask(sealed_until)
+            await self.ask(services, sealed - DAY, sealed)
+        except Exception as error:
+            log.warning("A reconciliation for the first page ended without a report.", cause=str(error)[:300])
 
     async def ask(
         self, services: Services, begins: datetime | None, ends: datetime | None, *, again: bool = False
@@ -70,3 +107,30 @@ _REPORTS: "Final[WeakKeyDictionary[StorePool, LastReport]]" = WeakKeyDictionary(
 
 def _run(stores: Stores, begins: datetime | None, ends: datetime | None) -> Report:
     return reconcile(stores, span_of(stores, begins, ends))
+
+
+def rows_of(report: Report) -> Iterator[Row]:
+    """Yield the report as rows: one for each check that holds, one for each group in which another does not."""
+    for check in report.checks:
+        head = {
+            "check": check.name,
+            "left_side": check.left,
+            "right_side": check.right,
+            "groups": check.groups,
+            "differ": check.broken,
+            "note": check.note,
+        }
+        if check.holds:
+            yield head | dict.fromkeys(("where", "left", "right", "difference", "likely_cause"), "")
+        for found in check.breaks:
+            yield head | {
+                "where": ", ".join(f"{name}={value}" for name, value in found.where.items()),
+                "left": _text(found.left),
+                "right": _text(found.right),
+                "difference": _text(found.difference),
+                "likely_cause": found.cause,
+            }
+
+
+def _text(value: Decimal | int | str) -> str:
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

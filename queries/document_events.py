@@ -1,7 +1,7 @@
 """The events behind a document: how many, what they add up to, first and last, and the full list as a file."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -116,6 +116,13 @@ def summaries(stores: Stores, trace: DocumentTrace) -> list[Summary]:
             summary.expired = any(fact["booked_minute"] < expired for fact in charge.facts)
         found.append(summary)
     return found
+
+
+def charge_events(stores: Stores, charges: Iterable[ChargeTrace], limit: int) -> list[Row]:
+    """Return the first events of some of a document's charges, in order of their arrival."""
+    rows = (row for charge in charges for row in _events(stores, charge))
+    with closing(rows):
+        return list(islice(rows, limit))
 
 
 def write_events(stores: Stores, trace: DocumentTrace, path: Path) -> int:

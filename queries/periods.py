@@ -23,6 +23,11 @@ from sinks.ledger.times import to_datetime, to_ms
 
 PeriodState = Literal["open", "closing", "closed", "sealed"]
 STATES: Final[tuple[PeriodState, ...]] = ("open", "closing", "closed", "sealed")
+PERIOD_COLUMNS: Final = (
+    "entity", "accounting_period", "state", "state_by", "begins", "ends", "takes_until", "documents", "without_posting",
+    "postings", "undelivered", "blocks", "seal_number", "sealed_at", "sealed_by", "sha256",
+)  # fmt: skip
+"""Of the rows that `plain_periods` gives."""
 _OPEN_DOCUMENTS: Final = (documents.STAGED, documents.PENDING)
 _SEALS: Final = tables.period_seals
 _Key = tuple[str, str]

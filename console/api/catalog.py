@@ -1,16 +1,19 @@
 """What is configured: `GET /api/v1/meters` and `/api/v1/plans`."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
 from config.revision import History
 from console import scope
-from console.answers import JSON, json_answer
-from console.api.lists import CACHED, NOT_CHANGED
-from console.endpoint import API, Answer, Call, Endpoint
+from console.answers import report_answer
+from console.api.lists import CACHED, report_answers
+from console.endpoint import API, Call, Endpoint
+
+METER_COLUMNS: Final = ("id", "event_type", "aggregation", "value", "dimensions")
+PLAN_COLUMNS: Final = ("plan", "version", "effective_from", "currency", "charges")
 
 
 class MeterInfo(msgspec.Struct):
@@ -64,11 +67,14 @@ async def list_meters(call: Call) -> Response:
         }
         for meter in history.latest.configuration.meters
     ]
-    return json_answer(call.request, {"items": items})
+    return report_answer(call.request, {"items": items}, items, METER_COLUMNS)
 
 
 async def list_plans(call: Call) -> Response:
-    """List the plans as configured now; a token of single tenants sees those of its customers."""
+    """List the plans as configured now; a token of single tenants sees those of its customers.
+
+    As CSV or Parquet it is a row for each version.
+    """
     history: History = await call.services.pool.ask_history()
     allowed = scope.customers_of(call.token, history)
     plans = history.latest.configuration.plans
@@ -78,7 +84,7 @@ async def list_plans(call: Call) -> Response:
             for contract in history.latest.customers[name].contracts
         }  # fmt: skip
         plans = tuple(plan for plan in plans if plan.id in own)
-    items = [
+    items: list[dict[str, Any]] = [
         {
             "id": plan.id,
             "versions": [
@@ -93,16 +99,17 @@ async def list_plans(call: Call) -> Response:
         }
         for plan in plans
     ]
-    return json_answer(call.request, {"items": items})
+    rows = [{"plan": plan["id"], **version} for plan in items for version in plan["versions"]]
+    return report_answer(call.request, {"items": items}, rows, PLAN_COLUMNS)
 
 
 ENDPOINTS = (
     Endpoint(
         "GET", f"{API}/meters", "read", list_meters,
-        {200: Answer("The meters.", {JSON: MeterList}, ("ETag",)), 304: NOT_CHANGED}, headers=CACHED,
+        report_answers(MeterList, "The meters.", named=False), headers=CACHED,
     ),
     Endpoint(
         "GET", f"{API}/plans", "read", list_plans,
-        {200: Answer("The plans.", {JSON: PlanList}, ("ETag",)), 304: NOT_CHANGED}, headers=CACHED,
+        report_answers(PlanList, "The plans.", named=False), headers=CACHED,
     ),
 )  # fmt: skip

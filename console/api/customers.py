@@ -11,12 +11,13 @@ from starlette.responses import Response
 from config.customers import Customer
 from config.revision import History
 from console import scope
-from console.answers import json_answer, rows_answer
-from console.api.lists import CACHED, list_answers, one_answers
+from console.answers import json_answer, report_answer, rows_answer
+from console.api.lists import CACHED, list_answers, one_answers, report_answers
 from console.endpoint import API, Call, Endpoint
 from console.paging import cursor_of, position_of
 from console.parameters import Cursor, Limit, Time, time_of
 from console.problems import Problem
+from console.spending import SPEND_COLUMNS, spend_rows
 from queries.spend import ContractSpend, spend
 from queries.stores import Stores
 
@@ -149,7 +150,8 @@ async def get_customer(call: Call) -> Response:
 async def get_spend(call: Call) -> Response:
     """Return what a customer's contracts come to in their billing period, and the forecast of its end.
 
-    The period is the one that holds `at`, now if not given. The forecast lets usage go on at the same rate.
+    The period is the one that holds `at`, now if not given. The forecast lets usage go on at the same rate. As CSV or
+    Parquet it is a row for each charge.
     """
     asked: SpendParameters = call.parameters
     customer = call.path["customer"]
@@ -163,7 +165,8 @@ async def get_spend(call: Call) -> Response:
 
     found = await call.services.pool.ask(ask)
     contracts = [asdict(one) for one in found]
-    return json_answer(call.request, {"customer": customer, "at": at.replace(microsecond=0), "contracts": contracts})
+    data = {"customer": customer, "at": at.replace(microsecond=0), "contracts": contracts}
+    return report_answer(call.request, data, spend_rows(found), SPEND_COLUMNS)
 
 
 def check_customer(call: Call, history: History, customer: str) -> None:
@@ -196,7 +199,7 @@ ENDPOINTS = (
         headers=CACHED,
     ),
     Endpoint(
-        "GET", f"{API}/customers/{{customer}}/spend", "read", get_spend, one_answers(SpendAnswer, "The spend."),
+        "GET", f"{API}/customers/{{customer}}/spend", "read", get_spend, report_answers(SpendAnswer, "The spend."),
         parameters=SpendParameters, headers=CACHED,
     ),
 )  # fmt: skip

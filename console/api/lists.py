@@ -29,3 +29,14 @@ def one_answers(kind: Any, description: str) -> Mapping[int, Answer]:
         404: problem_answer(404),
         422: problem_answer(422),
     }
+
+
+def report_answers(kind: Any, description: str, *, named: bool = True) -> Mapping[int, Answer]:
+    """Return the answers of one thing that is made of rows, too; `named`: it is asked for by a name."""
+    answers = {
+        200: Answer(description, {JSON: kind, CSV: None, PARQUET: None}, ("ETag",)),
+        304: NOT_CHANGED,
+        406: problem_answer(406),
+        422: problem_answer(422),
+    }
+    return answers | ({404: problem_answer(404)} if named else {})

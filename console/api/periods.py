@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
@@ -17,16 +17,12 @@ from console.closing import period_named
 from console.endpoint import API, Call, Endpoint
 from console.paging import cursor_of, position_of
 from console.parameters import Cursor, Limit, Name
-from queries.periods import periods, plain_periods
+from queries.periods import PERIOD_COLUMNS, periods, plain_periods
 from queries.stores import Stores
 from sinks.ledger import tables
 from sinks.ledger.database import read
 from sinks.ledger.times import to_datetime
 
-COLUMNS: Final = (
-    "entity", "accounting_period", "state", "state_by", "begins", "ends", "takes_until", "documents", "without_posting",
-    "postings", "undelivered", "blocks", "seal_number", "sealed_at", "sealed_by", "sha256",
-)  # fmt: skip
 State = Literal["open", "closing", "closed", "sealed"]
 
 
@@ -111,7 +107,7 @@ async def list_periods(call: Call) -> Response:
     ]
     rows = list(plain_periods(wanted[: asked.limit]))
     last = (rows[-1]["accounting_period"], rows[-1]["entity"]) if len(wanted) > asked.limit else None
-    return rows_answer(call.request, rows, COLUMNS, cursor_of(last))
+    return rows_answer(call.request, rows, PERIOD_COLUMNS, cursor_of(last))
 
 
 async def get_period(call: Call) -> Response:

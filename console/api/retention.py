@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from sqlalchemy import Engine
@@ -12,18 +12,13 @@ from console import scope
 from console.answers import rows_answer
 from console.api.lists import CACHED, list_answers
 from console.endpoint import API, Call, Endpoint
+from console.keeping import HOLD_COLUMNS, POLICY_COLUMNS, plain_policy
 from console.paging import cursor_of, position_of
 from console.parameters import Cursor, Limit
-from flows.retention import Policy, policies
+from flows.retention import policies
 from sinks.ledger import retention
 from sinks.ledger.retention import Hold
 from sinks.ledger.times import to_ms
-
-COLUMNS: Final = (
-    "table", "goes_by", "months", "kept_from", "due_months", "rows_to_remove", "rows_on_hold", "expired_months",
-    "removed_rows",
-)  # fmt: skip
-HOLD_COLUMNS: Final = ("kind", "name", "placed_at", "actor", "reason", "released_at")
 
 
 class PolicyRow(msgspec.Struct):
@@ -95,22 +90,7 @@ async def list_retention(call: Call) -> Response:
     first = 0 if after is None or after[0] not in names else names.index(after[0]) + 1
     shown = found[first : first + asked.limit]
     following = (shown[-1].table,) if first + asked.limit < len(found) else None
-    return rows_answer(call.request, [plain_policy(one) for one in shown], COLUMNS, cursor_of(following))
-
-
-def plain_policy(one: Policy) -> dict[str, Any]:
-    """Return the policy of a table as one row of plain values."""
-    return {
-        "table": one.table,
-        "goes_by": one.time,
-        "months": one.months,
-        "kept_from": one.kept_from,
-        "due_months": [due.month for due in one.due],
-        "rows_to_remove": one.removes,
-        "rows_on_hold": one.held,
-        "expired_months": [gone.month for gone in one.expired],
-        "removed_rows": sum(gone.removed_rows for gone in one.expired),
-    }
+    return rows_answer(call.request, [plain_policy(one) for one in shown], POLICY_COLUMNS, cursor_of(following))
 
 
 async def list_holds(call: Call) -> Response:

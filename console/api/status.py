@@ -9,14 +9,14 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from console import scope
-from console.answers import JSON, json_answer
-from console.api.lists import CACHED, NOT_CHANGED
-from console.api.openapi import problem_answer
+from console.answers import JSON, json_answer, report_answer
+from console.api.lists import CACHED, NOT_CHANGED, report_answers
 from console.endpoint import API, Answer, Call, Endpoint
 from console.live import read_overview
 from console.parameters import Time, time_of
 from console.problems import Problem
-from console.reconciling import LastReport
+from console.reconciling import COLUMNS as RECONCILIATION_COLUMNS
+from console.reconciling import LastReport, rows_of
 from queries.reconcile import report_to_plain
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -102,14 +102,15 @@ async def _ended(call: Call) -> bool:
 async def get_reconciliation(call: Call) -> Response:
     """Compare every account of the same thing, to the last digit, over a span of sealed booked hours.
 
-    A report is at most five minutes old; `again` makes a new one.
+    A report is at most five minutes old; `again` makes a new one. As CSV or Parquet it has a row for each check that
+    holds, and one for each group in which another does not.
     """
     scope.check_unscoped(call.token)
     asked: SpanParameters = call.parameters
     reports = LastReport.of(call.services)
     known = await reports.ask(call.services, time_of("from", asked.from_), time_of("to", asked.to), again=asked.again)
     plain = report_to_plain(known.report) | {"made_at": known.made_at.replace(microsecond=0)}
-    return json_answer(call.request, plain)
+    return report_answer(call.request, plain, rows_of(known.report), RECONCILIATION_COLUMNS)
 
 
 ENDPOINTS = (
@@ -123,7 +124,7 @@ ENDPOINTS = (
     ),
     Endpoint(
         "GET", f"{API}/reconciliation", "read", get_reconciliation,
-        {200: Answer("The report.", {JSON: Reconciliation}, ("ETag",)), 304: NOT_CHANGED, 422: problem_answer(422)},
+        report_answers(Reconciliation, "The report.", named=False),
         parameters=SpanParameters, headers=CACHED,
     ),
 )  # fmt: skip

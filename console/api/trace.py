@@ -8,10 +8,11 @@ import orjson
 from starlette.responses import Response
 
 from console import scope
-from console.answers import json_answer
-from console.api.lists import CACHED, one_answers
+from console.answers import report_answer
+from console.api.lists import CACHED, report_answers
 from console.endpoint import API, Call, Endpoint
 from console.problems import Problem
+from console.timeline import STEP_COLUMNS, step_rows, steps_of
 from queries.event_trace import EventTrace, trace_event
 from queries.stores import Row, Stores
 
@@ -40,7 +41,10 @@ class EventLife(msgspec.Struct):
 
 
 async def get_event_trace(call: Call) -> Response:
-    """Follow an event: arrival, outcome, facts, rated rows, documents, posting, ERP number."""
+    """Follow an event: arrival, outcome, facts, rated rows, documents, posting, ERP number.
+
+    As CSV or Parquet it is a row for each step, in order.
+    """
     asked: EventParameters = call.parameters
 
     def ask(stores: Stores) -> EventTrace:
@@ -50,7 +54,8 @@ async def get_event_trace(call: Call) -> Response:
     if trace.outcome == "unknown":
         detail = "no such event is stored, neither accepted nor refused: it never arrived, or its raw row has expired"
         raise Problem("not_found", detail)
-    return json_answer(call.request, asdict(trace) | {"outcome": trace.outcome})
+    data = asdict(trace) | {"outcome": trace.outcome}
+    return report_answer(call.request, data, step_rows(steps_of(trace)), STEP_COLUMNS)
 
 
 def _cut(call: Call, stores: Stores, trace: EventTrace) -> EventTrace:
@@ -79,7 +84,7 @@ def _subject(row: Row) -> Any:
 
 ENDPOINTS = (
     Endpoint(
-        "GET", f"{API}/trace/event", "read", get_event_trace, one_answers(EventLife, "The life of the event."),
+        "GET", f"{API}/trace/event", "read", get_event_trace, report_answers(EventLife, "The life of the event."),
         parameters=EventParameters, headers=CACHED,
     ),
 )  # fmt: skip

@@ -35,6 +35,7 @@ PAGES: Final[tuple[Page, ...]] = (
     plans.PAGE,
     retention.PAGE,
     document.PAGE,
+    document.EVENTS,
     events.PAGE,
     explain.PAGE,
     exceptions.ONE,

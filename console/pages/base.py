@@ -19,8 +19,8 @@ from starlette.routing import Route
 
 from console import limits
 from console.auth import PERMISSIONS, Permission, check_origin, check_permission
+from console.formats import FILTERS
 from console.middleware import of_routing, routing_problem
-from console.pages.formats import FILTERS
 from console.problems import Problem, of_error
 from console.scope import check_unscoped
 from console.services import Services

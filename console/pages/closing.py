@@ -8,14 +8,10 @@ from starlette.responses import Response
 from console.closing import Closings
 from console.pages import asked, exporting
 from console.pages.base import Page, Values, Visit
-from queries.periods import STATES, periods, plain_periods
+from queries.periods import PERIOD_COLUMNS, STATES, periods, plain_periods
 from queries.stores import Stores
 
 _MONTHS_SHOWN: Final = 13
-_COLUMNS: Final = (
-    "entity", "accounting_period", "state", "state_by", "begins", "ends", "takes_until", "documents", "without_posting",
-    "postings", "undelivered", "blocks", "seal_number", "sealed_at", "sealed_by", "sha256",
-)  # fmt: skip
 
 
 async def show(visit: Visit) -> Values | Response:
@@ -32,7 +28,7 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
     found = periods(stores, now, since="" if span == "all" else _month(now, _MONTHS_SHOWN - 1), entity=entity)
     shown = [one for one in found if state in ("", one.state)]
     if kind:
-        return exporting.file_of("periods", kind, _COLUMNS, list(plain_periods(shown)))
+        return exporting.file_of("periods", kind, PERIOD_COLUMNS, list(plain_periods(shown)))
     closings = Closings.of(visit.services)
     return {
         "periods": [(one, closings.known(one.entity, one.accounting.name)) for one in shown],

@@ -7,12 +7,12 @@ from starlette.responses import RedirectResponse, Response
 
 from console import acts
 from console.acts import REASON_CHARACTERS_MAX, Acting
-from console.pages import exporting
+from console.pages import asked, exporting
 from console.pages.base import Page, Values, Visit
 from console.problems import Problem, of_error
 from console.scope import sees_customer
 from core.errors import MeterbridgeError
-from queries.document_events import summaries
+from queries.document_events import charge_events, summaries
 from queries.document_list import related
 from queries.document_trace import DocumentTrace, trace_document
 from queries.stores import Row, Stores, of_hour
@@ -20,6 +20,12 @@ from sinks.ledger import documents, held
 from sinks.ledger.postings import BOOKED, HELD
 
 _ROWS_SHOWN_MAX: Final = 200
+EVENTS_MAX: Final = 500
+EXPORT_MAX: Final = 100_000
+_EVENT_COLUMNS: Final = (
+    "charge", "meter", "tenant", "source", "id", "type", "event_time", "ingest_time", "stream", "entry_id",
+    "entry_index", "usage_minute", "booked_minute", "dimensions", "sign", "value",
+)  # fmt: skip
 _ACTS: Final[Mapping[str, Callable[[Acting, str], Row]]] = {
     "approve": acts.approve,
     "reverse": acts.reverse,
@@ -118,4 +124,37 @@ async def act(visit: Visit) -> Values | Response:
     return await visit.services.pool.ask(work)
 
 
+async def show_events(visit: Visit) -> Values | Response:
+    """Return the events behind one charge of the document: those its facts count; a format gives all of them."""
+    return await visit.services.pool.ask(lambda stores: _events(visit, stores))
+
+
+def _events(visit: Visit, stores: Stores) -> Values | Response:
+    request, key = visit.request, str(visit.request.path_params["key"])
+    trace = _seen(visit, stores, key)
+    charge, meter = asked.text(request, "charge"), asked.text(request, "meter", 256)
+    price_row = asked.text(request, "price_row")
+    chosen = [one for one in trace.charges if one.name[2:5] == (charge, price_row, meter)]
+    if not chosen:
+        raise Problem("not_found", f"document {key} has no charge {charge!r} of meter {meter!r}")
+    if kind := exporting.wanted(request):
+        rows = charge_events(stores, chosen, EXPORT_MAX + 1)
+        if len(rows) > EXPORT_MAX:
+            detail = f"a file holds at most {EXPORT_MAX:,} events: use `meterbridge trace document {key} --events FILE`"
+            raise Problem("invalid_request", detail)
+        return exporting.file_of(f"events-{key}", kind, _EVENT_COLUMNS, rows)
+    rows = charge_events(stores, chosen, EVENTS_MAX + 1)
+    return {
+        "key": key,
+        "document": trace.document,
+        "charge": charge,
+        "price_row": price_row,
+        "meter": meter,
+        "rows": rows[:EVENTS_MAX],
+        "is_cut": len(rows) > EVENTS_MAX,
+        "export_max": EXPORT_MAX,
+    }
+
+
 PAGE = Page("/documents/{key}", "document", "", "document.html", show, act=act)
+EVENTS = Page("/documents/{key}/events", "document_events", "", "document_events.html", show_events)

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from console.formats import STATES, ago, count, minute, when
 from console.live import Broadcast
-from console.pages.formats import STATES, ago, count, minute, when
 from console.problems import of_error
 from console.services import Services
 from queries.standing import books, last_arrival, rate_per_s

@@ -32,7 +32,13 @@ async def show(visit: Visit) -> Values | Response:
         return RedirectResponse("/usage", status_code=303)
     now = visit.services.clock.now()
     values = await visit.services.pool.ask(lambda stores: _values(stores, now))
-    return values | {"live": live.PATH, "reconciliation": LastReport.known(visit.services)}
+    reports = LastReport.of(visit.services)
+    reports.renew(visit.services)
+    return values | {
+        "live": live.PATH,
+        "reconciliation": LastReport.known(visit.services),
+        "is_reconciling": reports.is_under_way,
+    }
 
 
 def _values(stores: Stores, now: datetime) -> dict[str, Any]:

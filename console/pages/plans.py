@@ -136,15 +136,19 @@ def by_customer(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def chart_of(customers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return for each customer the widths of two bars in per cent of the largest amount of its currency."""
+    """Return for each customer the widths of bars in per cent of the largest amount, or change, of its currency."""
     largest: dict[str, Decimal] = defaultdict(lambda: Decimal(1))
+    changed: dict[str, Decimal] = defaultdict(Decimal)
     for row in customers:
-        largest[row["currency"]] = max(largest[row["currency"]], abs(row["amount_booked"]), abs(row["amount_whatif"]))
+        currency = row["currency"]
+        largest[currency] = max(largest[currency], abs(row["amount_booked"]), abs(row["amount_whatif"]))
+        changed[currency] = max(changed[currency], abs(row["difference"]))
     return [
         row
         | {
             "booked_width": round(float(abs(row["amount_booked"]) * 100 / largest[row["currency"]]), 2),
             "whatif_width": round(float(abs(row["amount_whatif"]) * 100 / largest[row["currency"]]), 2),
+            "difference_width": round(float(abs(row["difference"]) * 100 / (changed[row["currency"]] or 1)), 2),
         }
         for row in customers
     ]

@@ -1,16 +1,14 @@
 """Reconciliation: the chain from stream to ERP, green or red, down to the groups that differ."""
 
-from datetime import timedelta
 from typing import Any, Final
 
 from starlette.responses import Response
 
-from console.pages import asked
+from console.pages import asked, exporting
 from console.pages.base import Page, Values, Visit
-from console.reconciling import LastReport
+from console.reconciling import COLUMNS, DAY, LastReport, rows_of
 from queries.reconcile import Check, Report, sealed_until
 
-_DAY: Final = timedelta(days=1)
 _SHOWN_MAX: Final = 50
 
 _LINKS: Final = (
@@ -36,13 +34,16 @@ _RULES: Final = (
 
 async def show(visit: Visit) -> Values | Response:
     """Return the report over the span asked for: the last day that is sealed, if none is."""
+    kind = exporting.wanted(visit.request)
     ends = asked.moment(visit.request, "to")
     begins = asked.moment(visit.request, "from")
     if begins is None and ends is None:
         sealed = await visit.services.pool.ask(sealed_until)
-        begins, ends = sealed - _DAY, sealed
+        begins, ends = sealed - DAY, sealed
     again = asked.choice(visit.request, "again", ("1",)) == "1"
     known = await LastReport.of(visit.services).ask(visit.services, begins, ends, again=again)
+    if kind:
+        return exporting.file_of("reconciliation", kind, COLUMNS, list(rows_of(known.report)))
     return {
         "known": known,
         "report": known.report,

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from console import book_acts
 from console.acts import REASON_CHARACTERS_MAX, Acting
-from console.api.retention import plain_policy
+from console.keeping import HOLD_COLUMNS, POLICY_COLUMNS, plain_policy
 from console.pages import asked, exporting
 from console.pages.base import Page, Values, Visit
 from console.problems import Problem, of_error
@@ -20,11 +20,6 @@ from sinks.ledger.retention import HoldKind
 
 _NAME_MAX: Final = 256
 _KINDS: Final = ("customer", "tenant")
-_COLUMNS: Final = (
-    "table", "goes_by", "months", "kept_from", "due_months", "rows_to_remove", "rows_on_hold", "expired_months",
-    "removed_rows",
-)  # fmt: skip
-_HOLD_COLUMNS: Final = ("kind", "name", "placed_at", "actor", "reason", "released_at")
 _EXPIRED_COLUMNS: Final = ("table", "month", "removed_rows", "kept_rows", "digest", "recorded_at")
 
 
@@ -42,10 +37,10 @@ def _values(visit: Visit, stores: Stores, result: Mapping[str, Any] | None) -> V
     if file := exporting.wanted(request):
         what = asked.choice(request, "what", ("policy", "holds", "expired"), "policy")
         if what == "holds":
-            return exporting.file_of("holds", file, _HOLD_COLUMNS, [asdict(one) for one in holds])
+            return exporting.file_of("holds", file, HOLD_COLUMNS, [asdict(one) for one in holds])
         if what == "expired":
             return exporting.file_of("expired", file, _EXPIRED_COLUMNS, [asdict(one) for one in expired])
-        return exporting.file_of("retention", file, _COLUMNS, [plain_policy(one) for one in found])
+        return exporting.file_of("retention", file, POLICY_COLUMNS, [plain_policy(one) for one in found])
     return {
         "policies": found,
         "removes": sum(one.removes for one in found),

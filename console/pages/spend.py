@@ -11,15 +11,12 @@ from console.pages import asked, exporting
 from console.pages.base import Page, Values, Visit
 from console.problems import Problem
 from console.scope import customers_of
+from console.spending import SPEND_COLUMNS, spend_rows
 from queries.spend import ContractSpend, spend
 from queries.stores import Row, Stores
 
 _CUSTOMERS_MAX: Final = 200
 _NEVER: Final = datetime(2100, 1, 1, tzinfo=UTC)
-_COLUMNS: Final = (
-    "customer", "contract", "plan", "charge", "price_row", "meter", "quantity", "unit", "events", "amount",
-    "forecast_quantity", "forecast_amount", "currency", "period_start", "period_end",
-)  # fmt: skip
 
 
 async def show(visit: Visit) -> Values | Response:
@@ -40,7 +37,7 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
             raise Problem("not_found", f"no customer {customer!r}")
         contracts = spend(stores, customer, at, now=now, as_of=as_of)
         if kind:
-            return exporting.file_of(f"spend-{customer}", kind, _COLUMNS, _plain(contracts))
+            return exporting.file_of(f"spend-{customer}", kind, SPEND_COLUMNS, spend_rows(contracts))
         return {
             "customer": customer,
             "customers": customers,
@@ -53,7 +50,7 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
     chosen = customers if kind else customers[:_CUSTOMERS_MAX]
     contracts = [one for name in chosen for one in spend(stores, name, at, now=now, as_of=as_of)]
     if kind:
-        return exporting.file_of("spend", kind, _COLUMNS, _plain(contracts))
+        return exporting.file_of("spend", kind, SPEND_COLUMNS, spend_rows(contracts))
     return {
         "customer": "",
         "customers": customers,
@@ -73,17 +70,6 @@ def totals(contracts: list[ContractSpend]) -> dict[str, tuple[Decimal, Decimal, 
         amount, forecast, count = found[one.currency]
         found[one.currency] = (amount + one.amount, forecast + one.forecast_amount, count + 1)
     return dict(sorted(found.items()))
-
-
-def _plain(contracts: list[ContractSpend]) -> list[dict[str, Any]]:
-    rows = []
-    for one in contracts:
-        head = {name: getattr(one, name) for name in ("customer", "contract", "plan", "currency")}
-        head |= {"period_start": one.period_start, "period_end": one.period_end}
-        rows += [
-            {name: getattr(charge, name) for name in _COLUMNS if hasattr(charge, name)} | head for charge in one.charges
-        ]
-    return rows
 
 
 def daily(

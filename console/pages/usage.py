@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from starlette.responses import Response
@@ -72,6 +73,7 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
     )
     rows, before = _all(stores, question), _all(stores, _week_before(question, zone))
     named = _rows(rows, before, by, lambda when: _moved(when, _WEEK, window, zone))
+    link = _link(visit, question, tenant)
     if kind:
         return exporting.file_of(f"usage-{meter.id}", kind, _COLUMNS, named)
     return {
@@ -91,7 +93,8 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
         "rows": sorted(named, key=lambda row: row["window_start"], reverse=True)[:_SHOWN_MAX],
         "rows_in_all": len(named),
         "totals": totals(named, meter),
-        "chart": chart_of(named, by, str(zone), _link(visit, tenant, meter.id, window)),
+        "chart": chart_of(named, by, str(zone), link),
+        "link": link,
         "slider": _slider(ends, as_of, now),
         "now": now,
     }
@@ -155,7 +158,12 @@ def _rows(rows: Sequence[Row], before: Sequence[Row], by: str, week_later: Calla
     """Name each row's group, and put the same window of the week before beside it."""
     past = {(week_later(row["window_start"]), _group(row, by)): row["value"] for row in before}
     return [
-        {**row, "group": _group(row, by), "week_before": past.get((row["window_start"], _group(row, by)))}
+        {
+            **row,
+            "group": _group(row, by),
+            "week_before": past.get((row["window_start"], _group(row, by))),
+            "events_link": group_parameter(by, _group(row, by)),
+        }
         for row in rows
     ]
 
@@ -202,7 +210,9 @@ def chart_of(rows: Sequence[Row], by: str, zone: str, link: str) -> dict[str, An
             if row["group"] == group:
                 values[place[row["window_start"]]] = float(row["value"])
                 past[place[row["window_start"]]] = None if row["week_before"] is None else float(row["week_before"])
-        series.append({"name": group or "usage", "values": values, "kind": "line" if by else "area"})
+        kind = "line" if by else "area"
+        name = (group or "(none)") if by else "usage"
+        series.append({"name": name, "values": values, "kind": kind, "link": group_parameter(by, group)})
         if not by and any(value is not None for value in past):
             series.append({"name": "a week before", "values": past, "kind": "line", "dashed": True})
     return {
@@ -211,15 +221,26 @@ def chart_of(rows: Sequence[Row], by: str, zone: str, link: str) -> dict[str, An
         "unit": "",
         "series": series,
         "link": link,
+        "hidden": len(sizes) - len(shown),
     }
 
 
-def _link(visit: Visit, tenant: str, meter: str, window: str) -> str:
-    """Return the address of the events behind a point; events are those of one tenant."""
-    if not tenant:
-        return ""
-    url = visit.request.url_for("events").include_query_params(tenant=tenant, meter=meter, window=window)
+def _link(visit: Visit, question: UsageQuestion, tenant: str) -> str:
+    """Return the address of the events behind a point, its time left open; a split adds which of its groups."""
+    asked_for = {"meter": question.meter, "window": question.window, "zone": question.zone}
+    if tenant:
+        asked_for["tenant"] = tenant
+    if question.as_of is not None:
+        asked_for["as_of"] = question.as_of.isoformat()
+    url = visit.request.url_for("events").include_query_params(**asked_for)
     return f"{url.path}?{url.query}&from={{time}}"
+
+
+def group_parameter(by: str, group: str) -> str:
+    """Return what to add to the address of events for one group of a split."""
+    if not by:
+        return ""
+    return "&" + urlencode({"tenant": group} if by == TENANT else {"dimension": f"{by}:{group}"})
 
 
 def _slider(ends: datetime, as_of: datetime | None, now: datetime) -> dict[str, int]:

@@ -4,6 +4,19 @@ const css = (name) => getComputedStyle(document.documentElement).getPropertyValu
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 const full = new Intl.NumberFormat("en", { maximumFractionDigits: 6 });
 
+// Marks of the time axis as pages write times: 24 hours, the day where one begins, in the chart's own zone.
+function timeMarks(zone) {
+  const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", timeZone: zone });
+  const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: zone });
+  const year = new Intl.DateTimeFormat("en-GB", { year: "numeric", timeZone: zone });
+  return (_, marks, axis, space, step) => marks.map((mark, index) => {
+    const when = new Date(mark * 1000);
+    const before = index ? new Date(marks[index - 1] * 1000) : null;
+    if (step >= 86400) { return day.format(when) + (!before || year.format(before) !== year.format(when) ? `\n${year.format(when)}` : ""); }
+    return clock.format(when) + (!before || day.format(before) !== day.format(when) ? `\n${day.format(when)}` : "");
+  });
+}
+
 function spec(figure, data) {
   const bars = data.series.some((one) => one.kind === "bars");
   const zone = data.zone || "UTC";
@@ -12,14 +25,14 @@ function spec(figure, data) {
     height: data.height || 240,
     legend: { show: false },
     cursor: { y: false, points: { size: 7 } },
-    padding: [10, 14, 0, 4],
+    padding: [10, 26, 0, 4],
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), zone),
     scales: {
       x: { time: true, range: bars ? (_, low, high) => { const step = data.step || 3600; return [low - step / 2, high + step / 2]; } : undefined },
       y: { range: (_, low, high) => { const floor = Math.min(0, low ?? 0); const top = Math.max(high ?? 1, floor + 1e-9); return [floor * 1.05, top + (top - floor) * 0.08]; } },
     },
     axes: [
-      { stroke: css("--soft"), grid: { show: false }, ticks: { stroke: css("--line") }, font: "12px " + css("--font") },
+      { stroke: css("--soft"), grid: { show: false }, ticks: { stroke: css("--line") }, font: "12px " + css("--font"), values: timeMarks(zone), space: 64 },
       { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, size: 62, font: "12px " + css("--font"),
         values: (_, marks) => marks.map((mark) => compact.format(mark)) },
     ],
@@ -73,6 +86,12 @@ function legend(figure, data) {
   figure.append(holder);
 }
 
+// Of a split, the series that passes nearest to where was clicked.
+function nearest(plot, data, index) {
+  const away = (one) => Math.abs(plot.valToPos(one.values[index], "y") - plot.cursor.top);
+  return data.series.filter((one) => one.link && one.values[index] !== null).sort((one, other) => away(one) - away(other))[0];
+}
+
 function draw(figure) {
   const data = JSON.parse(figure.dataset.chart);
   figure.plot?.destroy();
@@ -89,7 +108,9 @@ function draw(figure) {
     figure.plot.over.style.cursor = "pointer";
     figure.plot.over.addEventListener("click", () => {
       const index = figure.plot.cursor.idx;
-      if (index !== null && index !== undefined) { window.location.assign(data.link.replace("{time}", encodeURIComponent(new Date(data.times[index] * 1000).toISOString()))); }
+      if (index === null || index === undefined) { return; }
+      const time = encodeURIComponent(new Date(data.times[index] * 1000).toISOString());
+      window.location.assign(data.link.replace("{time}", time) + (nearest(figure.plot, data, index)?.link ?? ""));
     });
   }
   legend(figure, data);

@@ -44,40 +44,54 @@ document.querySelectorAll("table[data-sortable]").forEach((table) => {
     button.addEventListener("click", () => sortBy(table, header));
   });
 });
+function filterBy(input, table) {
+  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of table.tBodies[0].rows) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+  }
+}
 document.querySelectorAll("[data-filter-for]").forEach((input) => {
   const table = document.getElementById(input.dataset.filterFor);
   if (!table) { input.closest("label").hidden = true; return; }
-  input.addEventListener("input", () => {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of table.tBodies[0].rows) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-    }
-  });
+  input.addEventListener("input", () => filterBy(input, table));
 });
 
 // Files of small tables: what stands in them, exact where a cell has a data-value; large ones are made by the server.
 const harmless = (text) => (/^[=+@\t\r-]/.test(text) && !/^-?[0-9.]+$/.test(text) ? `'${text}` : text);
 const quoted = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 const cellText = (cell) => quoted(harmless((cell.dataset.value ?? cell.innerText).trim().replace(/\s+/g, " ")));
+function save(table) {
+  const rows = Array.from(table.rows).filter((row) => !row.hidden);
+  const text = rows.map((row) => Array.from(row.cells).map(cellText).join(",")).join("\r\n") + "\r\n";
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  link.download = `${table.dataset.csv}.csv`;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+const LONG = 10; // rows from which a small table has a filter of its own
 document.querySelectorAll("table[data-csv]").forEach((table) => {
+  const holder = table.closest(".table-wrap");
+  const before = holder.previousElementSibling;
+  const actions = document.createElement("span");
+  actions.className = before?.tagName === "HEADER" ? "actions" : "actions table-tools";
+  if (table.tBodies[0].rows.length > LONG && !table.id) {
+    const input = document.createElement("input");
+    input.type = "search";
+    input.placeholder = "Filter these rows";
+    input.setAttribute("aria-label", input.placeholder);
+    input.addEventListener("input", () => filterBy(input, table));
+    actions.append(input);
+  }
   const button = document.createElement("button");
   button.type = "button";
   button.className = "button small";
   button.textContent = "CSV";
-  button.addEventListener("click", () => {
-    const rows = Array.from(table.rows).filter((row) => !row.hidden);
-    const text = rows.map((row) => Array.from(row.cells).map(cellText).join(",")).join("\r\n") + "\r\n";
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = `${table.dataset.csv}.csv`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
-  const header = table.closest(".panel, section")?.querySelector("header");
-  if (!header) { return; }
-  const actions = header.querySelector(":scope > .actions") ?? header;
-  actions.append(button);
+  button.setAttribute("aria-label", `Save as CSV: ${table.dataset.csv}`);
+  button.addEventListener("click", () => save(table));
+  actions.append(...(before?.tagName === "HEADER" ? before.querySelectorAll(":scope > a.button") : []), button);
+  if (before?.tagName === "HEADER") { before.append(actions); } else { holder.before(actions); }
 });
 
 // Dialogs: the browser's own, which keep the focus inside and close with Escape.
@@ -103,7 +117,10 @@ document.querySelectorAll("form").forEach((form) => {
 });
 window.addEventListener("pageshow", () => document.querySelector("main")?.removeAttribute("aria-busy"));
 document.querySelectorAll("[data-submit]").forEach((field) => {
-  field.addEventListener("change", () => field.form.requestSubmit());
+  field.addEventListener("change", () => {
+    for (const name of (field.dataset.clears ?? "").split(" ").filter(Boolean)) { field.form.elements[name].value = ""; }
+    field.form.requestSubmit();
+  });
 });
 
 // The booked-time slider: says its moment while it moves, asks the server when it is let go.

@@ -1,13 +1,17 @@
 """What a person does in the console, in a real browser, with the mouse and the keyboard."""
 
+import csv
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from config.settings import ClickHouseSettings
+from console.auth import COOKIE
 from console.services import Services, open_services
 from core.clock import SystemClock
 from flows import runtime
@@ -18,6 +22,7 @@ from sources.workload import Workload
 from tests.console.server import serving
 from tests.queries.conftest import Finished
 from tests.web.conftest import Viewer
+from tests.web.test_pages import serious
 
 pytestmark = pytest.mark.web
 
@@ -131,6 +136,57 @@ def test_a_click_on_a_point_leads_to_its_events(view: MakeViewer) -> None:
     expect(page.locator("main")).to_contain_text("Accepted and booked")
 
 
+def test_a_point_of_a_split_over_all_tenants_leads_to_its_events(view: MakeViewer) -> None:
+    page = view().open("/usage?meter=input_tokens&by=model")
+    plot = page.locator("figure[data-chart] .u-over")
+    box = plot.bounding_box()
+    assert box is not None
+    plot.click(position={"x": box["width"] / 2, "y": box["height"] - 5})
+    page.wait_for_url(re.compile(r"/events\?.*dimension=model"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("Events of all tenants")
+    assert page.locator("#events tbody tr").count() > 0
+    page.go_back()
+    page.locator("#usage tbody tr td a").first.focus()  # by keyboard: each row of the table leads there, too
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/events\?"))
+    assert page.locator("#events tbody tr").count() > 0
+
+
+def test_a_document_leads_down_to_its_events(view: MakeViewer, document_key: str) -> None:
+    page = view("viewer").open(f"/documents/{document_key}")
+    page.locator("details summary", has_text="usage of a series").first.click()
+    expect(page.get_by_role("columnheader", name="Usage minute").first).to_be_visible()
+    page.get_by_role("link", name="Events", exact=True).first.click()
+    page.wait_for_url(re.compile(rf"/documents/{document_key}/events\?"))
+    assert serious(page) == []
+    page.locator("#events tbody a").first.click()
+    expect(page.locator("main")).to_contain_text(document_key)
+
+
+def test_a_small_table_is_saved_as_it_stands(view: MakeViewer, document_key: str) -> None:
+    page = view("viewer").open(f"/documents/{document_key}")
+    table = page.locator("table[data-csv]").first
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Save as CSV: lines").click()
+    assert started.value.suggested_filename == f"lines-{document_key}.csv"
+    rows = list(csv.reader(Path(started.value.path()).read_text().splitlines()))
+    assert rows[0] == ["Account role", "What", "Quantity", "Debit", "Credit"]
+    assert len(rows) == table.locator("tr").count()
+    debits, credited = (sum(Decimal(row[place]) for row in rows[1:] if row[place]) for place in (3, 4))
+    assert debits == credited > 0
+
+
+def test_usage_of_any_span_is_shown(view: MakeViewer) -> None:
+    page = view("viewer").open("/usage?meter=requests")
+    page.get_by_label("From, UTC").fill("2026-11-20T08:00")
+    page.get_by_label("to, exclusive").fill("2026-11-20T10:00")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("heading", name="2026-11-20 08:00 UTC to 2026-11-20 10:00 UTC")).to_be_visible()
+    page.get_by_label("Last").select_option("week")
+    page.wait_for_url(re.compile(r"span=week"))
+    assert page.get_by_label("From, UTC").input_value() == ""
+
+
 def test_what_if_compares_prices(view: MakeViewer) -> None:
     page = view("viewer").open("/plans?plan=payg")
     text = page.get_by_label("Plans, as in the configuration file")
@@ -214,6 +270,23 @@ def test_a_revoked_token_ends_the_session(view: MakeViewer, shown: tuple[Service
     page.locator("nav a", has_text="Plans").click()
     page.wait_for_url(re.compile("/login"))
     assert page.get_by_label("Token").is_visible()
+
+
+def test_an_expired_token_leads_to_the_login_and_back(view: MakeViewer, shown: tuple[Services, str]) -> None:
+    services, address = shown
+    viewer, now, engine = view("viewer"), services.clock.now(), services.pool.engine
+    token, _ = tokens.create(engine, "short", "viewer", actor="test", now=now, valid_for=timedelta(seconds=8))
+    secret = tokens.open_session(engine, token, now, timedelta(hours=1))
+    viewer.context.add_cookies([{"name": COOKIE, "value": secret, "url": address}])
+    page = viewer.open("/plans")
+    assert token.expires_at is not None
+    page.wait_for_timeout(max(0.0, (token.expires_at - services.clock.now()).total_seconds() * 1000 + 100))
+    page.locator("nav a", has_text="Closing").click()
+    page.wait_for_url(re.compile(r"/login\?next=%2Fclosing"))
+    _, text = tokens.create(engine, "new", "viewer", actor="test", now=services.clock.now())
+    page.get_by_label("Token").fill(text)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url(re.compile("/closing$"))
 
 
 def test_a_broken_clickhouse_is_said_on_the_page(view: MakeViewer, finished: Finished, tmp_path: object) -> None:

@@ -27,6 +27,7 @@ PAGES = (
     "/closing/US01/2026-10",
     "/retention",
     "/trace?q={event}",
+    "/events?meter=input_tokens&from=2026-11-20T07:00Z",
     "/events?tenant=acme&meter=requests&from=2026-11-20T07:00Z",
     "/plans",
 )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from typing import Any
 
 import polars as pl
@@ -92,3 +93,43 @@ def test_the_next_page_is_linked(world: World) -> None:
     second = world.client.get(first.links["next"]["url"]).json()["items"]
     keys = [row["key"] for row in first.json()["items"] + second]
     assert len(set(keys)) == 4
+
+
+REPORTS: dict[str, dict[str, Any]] = {
+    "/reconciliation": SPAN,
+    "/trace/event": {},
+    "/customers/{customer}/spend": {"at": SPAN["to"]},
+    "/meters": {},
+    "/plans": {},
+}
+"""What is one thing and made of rows, too."""
+
+
+@pytest.mark.parametrize("path", REPORTS)
+def test_what_is_made_of_rows_comes_as_a_file(world: World, path: str) -> None:
+    parameters = dict(REPORTS[path])
+    if path == "/trace/event":
+        parameters = world.finished.stores.rows("SELECT source, id FROM @usage_events_current LIMIT 1")[0]
+    customer = world.get("/documents", limit=1).json()["items"][0]["customer"]
+    address = f"/api/v1{path.replace('{customer}', customer)}"
+
+    def fetch(accept: str) -> bytes:
+        answer = world.client.get(address, params=parameters, headers={"Accept": accept})
+        assert answer.status_code == 200, answer.text
+        assert "accept" in answer.headers["vary"].lower()
+        return answer.content
+
+    lines = list(csv.DictReader(io.StringIO(fetch("text/csv").decode())))
+    frame = pl.read_parquet(io.BytesIO(fetch("application/vnd.apache.parquet")))
+    assert len(lines) == frame.height > 0
+    assert list(lines[0]) == frame.columns
+    plain = json.loads(fetch("application/json"))
+    known = {
+        "/reconciliation": lambda: len(plain["checks"]),
+        "/trace/event": lambda: frame.height,
+        "/customers/{customer}/spend": lambda: sum(len(one["charges"]) for one in plain["contracts"]),
+        "/meters": lambda: len(plain["items"]),
+        "/plans": lambda: sum(len(one["versions"]) for one in plain["items"]),
+    }
+    assert frame.height == known[path]()
+    assert world.client.get(address, params=parameters, headers={"Accept": "image/png"}).status_code == 406

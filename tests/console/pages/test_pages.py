@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -11,8 +12,9 @@ import polars as pl
 import pytest
 from sqlalchemy import select
 
+from console.formats import money
+from console.pages import events as events_page
 from console.pages import usage as usage_page
-from console.pages.formats import money
 from queries.exceptions import groups
 from sinks.ledger import exceptions, tables
 from sinks.ledger.database import read, write
@@ -92,6 +94,15 @@ def test_a_document_leads_down_to_its_events_and_everything_ties(log_in: LogIn, 
     assert "amounts tie" in text
     assert "do not tie" not in text
     assert client.get(f"/explain?document={key}").text.count("differs") == 0
+    counts = [int(text.replace(",", "")) for text in re.findall(r"<dt>Events</dt><dd>([\d,]+)", text)]
+    links = re.findall(r'href="(/documents/[A-Z2-7]+/events[^"]+)"', text)
+    assert len(links) == len(counts) > 0
+    for link, count in zip(links, counts, strict=True):
+        address = link.replace("&amp;", "&")
+        rows = list(csv.DictReader(io.StringIO(client.get(f"{address}&format=csv").text)))
+        assert sum(row["sign"] == "1" for row in rows) == count
+        assert f"{min(len(rows), 500):,} event" in client.get(address).text
+    assert client.get(f"/documents/{key}/events?charge=none").status_code == 404
     assert client.get("/trace", params={"q": key}).headers["location"] == f"/documents/{key}"
 
 
@@ -124,6 +135,44 @@ def test_reconciliation_is_green_link_by_link_and_remembered(log_in: LogIn) -> N
     assert '<li class="bad">' not in first
     assert first.count('<li class="good">') == 5
     assert "Not run since this service started" not in client.get("/").text
+
+
+def test_a_reconciliation_is_saved_check_by_check(log_in: LogIn, finished: Finished) -> None:
+    client = log_in("viewer")
+    address = "/reconciliation?from=2026-11-20T06:00Z&to=2026-11-20T12:00Z"
+    text = client.get(address).text
+    rows = list(csv.DictReader(io.StringIO(client.get(f"{address}&format=csv").text)))
+    assert len(rows) == len(rows_of(text, "checks")) > 10
+    assert {row["differ"] for row in rows} == {"0"}
+    assert sum(int(row["groups"]) for row in rows) > 0
+    frame = pl.read_parquet(io.BytesIO(client.get(f"{address}&format=parquet").content))
+    assert frame["check"].to_list() == [row["check"] for row in rows]
+
+
+def test_the_first_page_has_a_reconciliation_nobody_asked_for(log_in: LogIn) -> None:
+    client = log_in("viewer")
+    deadline = time.monotonic() + 60
+    while "everything agrees" not in (text := client.get("/").text):
+        assert "It could not be run" not in text
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_life_is_saved_step_by_step(log_in: LogIn, finished: Finished) -> None:
+    event = finished.stores.rows(
+        "SELECT source, id FROM @usage_events_current WHERE type = 'llm.completion' AND tenant = 'acme' LIMIT 1"
+    )[0]
+    client = log_in("viewer")
+    asked = {"source": event["source"], "id": event["id"]}
+    rows = list(csv.DictReader(io.StringIO(client.get("/trace", params=asked | {"format": "csv"}).text)))
+    titles = re.findall(r'<div class="title">(?:<a[^>]*>)?([^<]+)<', client.get("/trace", params=asked).text)
+    assert [row["step"] for row in rows] == titles
+    assert titles[:3] == ["Used", "Arrived", "Accepted and booked"]
+    frame = pl.read_parquet(io.BytesIO(client.get("/trace", params=asked | {"format": "parquet"}).content))
+    assert frame["step"].to_list() == titles
+    foreign = log_in("viewer", "globex").get("/trace", params=asked | {"format": "csv"}).text
+    assert "Nothing has this id" in foreign
+    assert "Accepted and booked" not in foreign
 
 
 def test_exceptions_are_previewed_and_resolved_with_a_reason(log_in: LogIn, finished: Finished) -> None:
@@ -236,16 +285,19 @@ def test_a_token_of_single_tenants_sees_its_own_only(log_in: LogIn, finished: Fi
         "key"
     ]
     assert client.get(f"/documents/{other}").status_code == 404
+    assert client.get(f"/documents/{other}/events?charge=input_gpt_4&meter=input_tokens").status_code == 404
     assert client.get(f"/explain?document={other}").status_code == 404
     event = finished.stores.rows("SELECT source, id FROM @usage_events_current WHERE tenant = 'acme' LIMIT 1")[0]
     found = client.get("/trace", params={"id": event["id"], "source": event["source"]}).text
     assert "Nothing has this id" in found
     assert client.get("/usage?tenant=acme").status_code == 403
     assert client.get("/events?tenant=acme&meter=requests&from=2026-11-20T07:00Z").status_code == 403
+    own = csv.DictReader(io.StringIO(client.get("/events?meter=requests&from=2026-11-20T07:00Z&format=csv").text))
+    assert {row["tenant"] for row in own} == {"globex"}
     assert client.get("/spend?customer=acme").status_code == 404
     assert ">acme<" not in client.get("/usage").text + client.get("/spend").text
     late = client.get("/corrections?from=2026-11-20T00:00Z").text
-    assert set(re.findall(r"</span></td><td>([a-z-]+)</td>", late)) <= {"globex"}
+    assert set(re.findall(r"</span></td><td>([a-z-]+)<div", late)) == {"globex"}
     assert client.get("/").headers["location"] == "/usage"
 
 
@@ -268,6 +320,48 @@ def test_usage_is_that_of_the_facts_and_leads_to_its_events(log_in: LogIn, finis
     address = f"/events?tenant=acme&meter=input_tokens&window=hour&from={hour['hour']:%Y-%m-%dT%H:%M}Z&format=csv"
     events = list(csv.DictReader(io.StringIO(client.get(address).text)))
     assert sum(int(row["sign"]) * Decimal(row["value"]) for row in events) == hour["amount"]
+
+
+def test_the_events_of_all_tenants_are_paged_and_a_file_never_cut(
+    log_in: LogIn, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = log_in("viewer")
+    address = "/events?meter=requests&window=hour&from=2026-11-20T07:00Z"
+    rows = list(csv.DictReader(io.StringIO(client.get(f"{address}&format=csv").text)))
+    known = finished.stores.rows(
+        "SELECT tenant, sum(value) AS total FROM @usage_facts_current WHERE meter = 'requests'"
+        " AND toStartOfHour(usage_minute) = '2026-11-20 07:00:00' GROUP BY tenant"
+    )
+    sums: dict[str, Decimal] = {}
+    for row in rows:
+        sums[row["tenant"]] = sums.get(row["tenant"], Decimal(0)) + int(row["sign"])
+    assert sums == {row["tenant"]: row["total"] for row in known}
+    monkeypatch.setattr(events_page, "ROWS_MAX", len(rows) // 3)
+    found: list[str] = []
+    following = address
+    while following:
+        text = client.get(following).text
+        found += re.findall(r'<td class="key"><a href="/trace\?id=([^&]+)&', text)
+        link = re.search(r'href="([^"]+)" rel="next"', text)
+        following = link.group(1).replace("&amp;", "&") if link else ""
+        assert ("there are more" in text) == bool(link)
+    assert found == [row["id"] for row in rows]
+    monkeypatch.setattr(events_page, "EXPORT_MAX", len(rows) - 1)
+    refused = client.get(f"{address}&format=csv")
+    assert refused.status_code == 400
+    assert "there are more" in refused.text
+
+
+def test_points_of_a_split_and_of_days_of_a_time_zone_lead_to_their_events(log_in: LogIn) -> None:
+    client = log_in("viewer")
+    text = client.get("/usage?meter=input_tokens&by=model&window=day&span=week&zone=America/New_York").text
+    points = re.findall(r'<td>([^<]*)</td><td class="number"[^>]*>[^<]*</td>.*?<a href="([^"]+)">([\d,]+)</a>', text)
+    assert points
+    for group, link, count in points:
+        address = link.replace("&amp;", "&")
+        rows = list(csv.DictReader(io.StringIO(client.get(f"{address}&format=csv").text)))
+        assert sum(int(row["sign"]) for row in rows) == int(count.replace(",", "")), address
+        assert {row["dimensions"].partition("model=")[2].partition(",")[0] for row in rows} == {group}
 
 
 def test_usage_as_it_was_known_earlier_leaves_out_what_was_booked_later(log_in: LogIn, finished: Finished) -> None:
@@ -353,7 +447,8 @@ def test_live_figures_arrive_as_events(log_in: LogIn) -> None:
     "address",
     ["/documents?after=x", "/documents?kind=none", "/corrections?from=yesterday", "/trace?q=%00", "/exceptions?age=9",
      "/corrections?from=2026-11-02&to=2026-11-01", "/explain", "/documents?format=xml",
-     "/usage?zone=Mars", "/usage?by=none", "/usage?span=year", "/events?tenant=acme"],
+     "/usage?zone=Mars", "/usage?by=none", "/usage?span=year", "/events?tenant=acme",
+     "/events?meter=requests&from=2026-11-20&after=x", "/events?meter=requests&from=2026-11-20&dimension=model"],
 )  # fmt: skip
 def test_a_wrong_address_says_what_is_wrong(log_in: LogIn, address: str) -> None:
     answer = log_in().get(address)

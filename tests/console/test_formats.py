@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console.pages import formats
+from console import formats
 
 AMOUNTS = st.decimals(min_value=Decimal("-1e20"), max_value=Decimal("1e20"), places=12)
 
@@ -69,9 +69,13 @@ def test_times_show_their_zone() -> None:
     assert formats.iso(berlin) == "2026-10-05T14:03:09Z"
     assert formats.ago(now - timedelta(minutes=3), now) == "3 min ago"
     assert formats.ago(now + timedelta(minutes=3), now) == "in 3 min"
+    assert formats.ago(now - timedelta(milliseconds=999), now) == "just now"
+    assert formats.ago(now - timedelta(seconds=1), now) == "1 s ago"
 
 
 def test_a_part_that_is_not_nothing_never_shows_as_zero() -> None:
     assert formats.share(1, 1_000_000) == "< 0.1 %"
     assert formats.share(1, 3) == "33.3 %"
+    assert formats.share(-1, 3) == "\N{MINUS SIGN}33.3 %"
+    assert formats.share(-1, 1_000_000) == "> \N{MINUS SIGN}0.1 %"
     assert formats.share(1, 0) == "\N{EN DASH}"

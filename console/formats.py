@@ -105,6 +105,8 @@ def ago(value: datetime | None, now: datetime) -> str:
     if value is None:
         return NOTHING
     gone = now - value
+    if abs(gone) < timedelta(seconds=1):
+        return "just now"
     first, *rest = duration(abs(gone)).split(" ")
     near = " ".join([first, *(rest if first == "1" else rest[:1])])  # the second unit matters behind a 1 only
     return f"in {near}" if gone < timedelta(0) else f"{near} ago"
@@ -117,7 +119,9 @@ def share(part: Decimal | int | None, whole: Decimal | int | None) -> str:
     per_cent = Decimal(part) * 100 / Decimal(whole)
     if 0 < per_cent < Decimal("0.1"):
         return "< 0.1 %"
-    return f"{per_cent.quantize(Decimal('0.1'))} %"
+    if Decimal("-0.1") < per_cent < 0:
+        return f"> {_MINUS}0.1 %"
+    return f"{per_cent.quantize(Decimal('0.1'))} %".replace("-", _MINUS)
 
 
 def signed(value: Decimal | int | None, currency: str = "") -> str:
