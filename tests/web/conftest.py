@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 from console.auth import COOKIE
 from console.services import Services
@@ -25,14 +25,19 @@ Open = Callable[..., Page]
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium."""
+    with sync_playwright() as playwright:
+        started = chromium(playwright)
+        yield started
+        started.close()
+
+
+def chromium(playwright: Playwright) -> Browser:
+    """Start the Chromium that is on PATH, or where CHROMIUM says."""
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:
         pytest.fail("no Chromium on PATH: install Debian's package `chromium`, or set CHROMIUM to its path")
-    with sync_playwright() as playwright:
-        # Without a sandbox of its own, because tests may run as root, where Chromium refuses to make one.
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield started
-        started.close()
+    # Without a sandbox of its own, because tests may run as root, where Chromium refuses to make one.
+    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
 
 
 class Viewer:
