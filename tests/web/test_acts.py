@@ -182,7 +182,7 @@ def test_usage_of_any_span_is_shown(view: MakeViewer) -> None:
     page.get_by_label("to, exclusive").fill("2026-11-20T10:00")
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("heading", name="2026-11-20 08:00 UTC to 2026-11-20 10:00 UTC")).to_be_visible()
-    page.get_by_label("Last").select_option("week")
+    page.locator("select[name=span]").select_option("week")
     page.wait_for_url(re.compile(r"span=week"))
     assert page.get_by_label("From, UTC").input_value() == ""
 
