@@ -23,7 +23,8 @@ def rebuild(
 
     For a state directory that was lost or damaged. Stop the flow first. The replay goes into scratch stores and is
     compared with all that is stored; only if everything is the same, its state takes the place of the old one, which is
-    moved aside and never deleted. Books and tables are not written.
+    moved aside and never deleted. Tables are not written; in the ledger, documents that were staged and never called
+    durable are taken back.
     """
     from flows import rebuild as rebuilding  # noqa: PLC0415
 

@@ -2,10 +2,12 @@
 
 The events are replayed from the beginning into scratch stores, exactly as `verify` does it, up to the time to which
 books are durable. Only if all counts, facts, rated rows and documents are the same as the stored ones, the state of
-that replay takes the place of the lost one; the flow then goes on from there. Stores and books are only read.
+that replay takes the place of the lost one; the flow then goes on from there. Tables and books are only read, but for
+documents that the lost state had staged and never called durable: they are taken back, for the flow to make them again.
 
 What happens if the process dies:
- 1. before the exchange: nothing was touched but the scratch stores, which the next `rebuild` empties.
+ 1. before the exchange: nothing was touched but the scratch stores, which the next `rebuild` empties; or staged
+    documents are gone as well, and `run` refuses a state that had them.
  2. inside the exchange: old directories are beside the others under `replaced-<time>`, and the new recovery directory,
     which comes last, is not there yet. `run` refuses such a state, and `rebuild` begins again.
  3. behind it: done; scratch stores are left and are removed by the next `rebuild` or `verify`.
@@ -28,7 +30,7 @@ from core.errors import Disagreement, InvalidRequest
 from flows import verify as verification
 from flows.verify import Replay, Report, Run
 from operators.dedupe_disk import SystemDisk
-from sinks import ledger
+from sinks import ledger, outbox
 from sinks.clickhouse.client import Client, connect, quoted
 from sinks.ledger import progress
 from sources.trimmed import trimmed_per_stream
@@ -102,6 +104,7 @@ def rebuild(
             if not report.equal:
                 raise _differs(report)
             progress_callback("exchanging the directories")
+            outbox.take_back(engine)
             aside = _exchange(settings.state_dir, scratch.state_dir, f"replaced-{clock.now():%Y%m%dT%H%M%S.%fZ}")
         finally:
             verification.drop_scratch(settings, scratch)

@@ -31,7 +31,7 @@ from config.settings import Settings
 from core import faults
 from core.clock import Clock, SystemClock
 from core.directory_lock import DirectoryLock
-from core.errors import MeterbridgeError, RetryableError, StopRequested
+from core.errors import InvalidRequest, MeterbridgeError, RetryableError, StopRequested
 from core.redis_client import connect as connect_redis
 from core.redis_client import server_time_ms
 from flows import health, measurements, metering, recovery_check
@@ -51,10 +51,22 @@ GC_ALLOCATIONS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One process of several: all addresses in the same order everywhere, and which one this is."""
+    """One process of several: all addresses in the same order everywhere, and which one this is.
+
+    :raises InvalidRequest: there is no such process. It would have a lock of its own, and run beside the one meant.
+    """
 
     addresses: tuple[str, ...] = ()
     process_id: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a number without an address."""
+        if not 0 <= self.process_id < max(1, len(self.addresses)):
+            message = (
+                f"--process-id {self.process_id} is none of the {len(self.addresses)} processes of --addresses: name"
+                " the addresses of all processes of the cluster, numbered from 0, or leave both options out"
+            )
+            raise InvalidRequest(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +178,7 @@ def run(
 
     `config_path`: the files `configuration` came from; a metric tells when they change.
 
-    :raises LockHeld: another flow runs on this state directory.
+    :raises LockHeld: another flow runs on this state directory, or was started on this ledger with another one.
     :raises ClockSetBack: this machine's clock was set back; start it again.
     :raises MeterbridgeError: whatever made it stop, with what to do about it.
     """
@@ -206,8 +218,8 @@ def run(
                 on_start(stop)
             with parts.resources, ClockWatch(clock):
                 replayed = execute(flow, settings, stop, cluster)
-            if not replayed:
-                outbox.promote_all(engine)
+            if not replayed and outbox_sink.fence is not None:
+                outbox.promote_all(engine, outbox_sink.fence)
         finally:
             watch.stop()
             server.shutdown()

@@ -10,19 +10,20 @@ What happens if the process dies, step by step:
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 import structlog
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from config.settings import Settings
 from core import faults, metrics
 from core.errors import InvariantViolation, StateMismatch, StopRequested
 from operators.items import Marker
-from sinks.ledger import database, documents, exceptions, progress
+from sinks.ledger import database, documents, exceptions, flow_fence, progress
 from sinks.ledger.documents import LedgerDocument
 from sinks.ledger.progress import Progress
 
@@ -38,10 +39,22 @@ STOP_POLL_S: Final = 0.1
 T = TypeVar("T")
 
 
-def promote_all(engine: Engine) -> int:
-    """Promote every staged document after a clean end, when the last epoch is durable. Return how many."""
+def promote_all(engine: Engine, fence: int | None = None) -> int:
+    """Promote every staged document after a clean end, when the last epoch is durable. Return how many.
+
+    :raises LockHeld: another flow was started on this ledger since that number was taken.
+    """
     with database.write(engine) as connection:
+        if fence is not None:
+            flow_fence.check(connection, fence)
         return _promote(connection, None)
+
+
+def take_back(engine: Engine) -> int:
+    """Delete every staged document, since the state that calls its epoch durable is given up. Return how many."""
+    with database.write(engine) as connection:
+        progress.forget(connection, progress.STAGED)
+        return documents.discard(connection, 0)
 
 
 def high_water_ms(engine: Engine) -> int:
@@ -73,6 +86,7 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
     ) -> None:
         self._engine = engine
         self._stop = stop
+        self.fence = 0
         if resume_state is not None and resume_state["format"] != FORMAT:
             message = f"the outbox snapshot has format {resume_state['format']}, this version reads {FORMAT}"
             raise InvariantViolation(message)
@@ -101,12 +115,39 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
 
     def _resume(self) -> None:
         with database.write(self._engine) as connection:
+            self.fence = flow_fence.take(connection)
             gone = documents.discard(connection, self._sequence)
             if progress.get(connection, progress.STAGED).sequence > self._sequence:
                 progress.forget(connection, progress.STAGED)
             _promote(connection, self._sequence)
+            self._refuse_an_older_ledger(progress.get(connection, progress.PROMOTED).watermark_ms)
         if gone:
             log.info("Documents of an epoch that did not end are taken back; they will be made again.", documents=gone)
+
+    def _refuse_an_older_ledger(self, promoted_ms: int) -> None:
+        """Refuse to go on behind documents that the ledger does not have: they would never be made again."""
+        own_ms = min(self._watermarks.values(), default=0)
+        if own_ms > promoted_ms:
+            ours, theirs = (
+                f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}" for ms in (own_ms, promoted_ms)
+            )
+            message = (
+                f"the recovery directory goes up to {ours} UTC, but the ledger has books up to {theirs} UTC only: it is"
+                " an older copy, or another one (METERBRIDGE_LEDGER__URL), and the documents between would be missing"
+                " for good. Restore the newest ledger; if it is lost, make recovery, dedupe and unique again as of this"
+                " one with `meterbridge rebuild`, and the flow makes the documents again"
+            )
+            raise StateMismatch(message)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """Run a transaction as the flow of this ledger.
+
+        :raises LockHeld: another flow was started on it.
+        """
+        with database.write(self._engine) as connection:
+            flow_fence.check(connection, self.fence)
+            yield connection
 
     def write_batch(self, items: list[LedgerDocument | Marker]) -> None:
         """Take documents and watermarks; promote what an earlier epoch staged, which is durable now."""
@@ -126,7 +167,7 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
             self._buffer.clear()
 
     def _promote(self, sequence: int) -> None:
-        with database.write(self._engine) as connection:
+        with self._writing() as connection:
             _promote(connection, sequence)
 
     def _advance(self, marker: Marker) -> None:
@@ -141,6 +182,7 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         """Insert the epoch's documents as STAGED with the next sequence number and the watermark.
 
         :raises StopRequested: the ledger did not answer and the process is to stop; the epoch is replayed.
+        :raises LockHeld: another flow was started on this ledger.
         :raises InvariantViolation: a key came with another digest, or for an hour already posted.
         """
         if self._dirty:
@@ -154,12 +196,12 @@ class OutboxPartition(StatefulSinkPartition[Any, dict[str, Any]]):
         return {"format": FORMAT, "sequence": self._sequence, "watermarks": dict(self._watermarks)}
 
     def _stage_buffer(self) -> None:
-        with database.write(self._engine) as connection:
+        with self._writing() as connection:
             refused = documents.stage(connection, self._buffer, self._sequence + 1)
         self._refuse(refused)
 
     def _stage_epoch(self) -> None:
-        with database.write(self._engine) as connection:
+        with self._writing() as connection:
             refused = documents.stage(connection, self._buffer, self._sequence + 1)
             if not refused:
                 mark = Progress(self._sequence + 1, min(self._watermarks.values(), default=0), self._watermarks)
@@ -229,6 +271,8 @@ class OutboxSink(FixedPartitionedSink[Any, dict[str, Any]]):
         self._url = settings.ledger_url
         self._senders = tuple(senders)
         self._stop = stop
+        self.fence: int | None = None
+        """What proves that our partition writes to the ledger; None where another process of the cluster has it."""
 
     def list_parts(self) -> list[str]:
         """Return the one partition."""
@@ -239,5 +283,10 @@ class OutboxSink(FixedPartitionedSink[Any, dict[str, Any]]):
         return 0
 
     def build_part(self, step_id: str, for_part: str, resume_state: dict[str, Any] | None) -> OutboxPartition:
-        """Open the ledger, take back what was not durable, promote what was."""
-        return OutboxPartition(database.connect(self._url), self._senders, self._stop, resume_state)
+        """Open the ledger as its flow, take back what was not durable, promote what was.
+
+        :raises StateMismatch: the ledger and the state are not of one time.
+        """
+        partition = OutboxPartition(database.connect(self._url), self._senders, self._stop, resume_state)
+        self.fence = partition.fence
+        return partition

@@ -122,7 +122,11 @@ def test_state_lost_with_a_flow_that_was_killed_half_way_is_made_again(deploymen
     """Given tables and staged documents ahead of the durable books; then the flow writes the same once more."""
     deployed = deployment(epoch_s=1.0)
     Producer(deployed.settings.redis).send(_history(30_000))
-    slowly = {"METERBRIDGE_REDIS__READ_ENTRIES": "50", "METERBRIDGE_FLOW__EPOCH_BYTES_MAX": str(1 << 20)}
+    slowly = {
+        "METERBRIDGE_REDIS__READ_ENTRIES": "50",
+        "METERBRIDGE_FLOW__EPOCH_BYTES_MAX": str(1 << 20),
+        "METERBRIDGE_FLOW__ITEM_EVENTS_MAX": "1000",  # else one item takes everything
+    }
     process = deployed.start("run", **slowly)
     engine = ledger.connect(deployed.settings.ledger_url)
     until_s = time.monotonic() + 60

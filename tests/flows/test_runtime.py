@@ -9,7 +9,7 @@ from bytewax.recovery import init_db_dir
 from config.revision import Configuration
 from config.settings import RedisSettings, Settings
 from core.clock import SystemClock
-from core.errors import ConfigError
+from core.errors import ConfigError, InvalidRequest
 from flows import runtime
 from sinks import ledger
 from sinks.ledger import database, progress, revisions
@@ -112,3 +112,11 @@ def test_a_revision_counts_from_behind_everything_staged_whatever_the_server_s_c
     history = runtime.journal(engine, _with_grace(30), 10 * hour_ms, SystemClock())
     engine.dispose()
     assert [revision.known_from_ms for revision in history.revisions] == [0, 16 * hour_ms]
+
+
+@pytest.mark.parametrize(("addresses", "process_id"), [((), 1), (("a:1", "b:1"), 2), ((), -1)])
+def test_a_process_that_the_cluster_does_not_have_is_refused(addresses: tuple[str, ...], process_id: int) -> None:
+    """It would lock another file than the flow that runs, and read beside it."""
+    with pytest.raises(InvalidRequest, match="--process-id"):
+        runtime.Cluster(addresses, process_id)
+    assert runtime.Cluster(("a:1", "b:1"), 1).process_id == 1

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
 from config.settings import LedgerSettings, Settings
-from core.errors import InvariantViolation, StopRequested
+from core.errors import InvariantViolation, LockHeld, StateMismatch, StopRequested
 from operators.document import Document
 from operators.document_lines import DocumentLine
 from operators.items import Marker
@@ -83,7 +83,7 @@ def test_the_watermark_is_the_minimum_over_all_senders(outbox: Outbox) -> None:
     again.snapshot()
     assert high_water_ms(outbox.engine) == 400
     with pytest.raises(InvariantViolation, match="unknown sender"):
-        part.write_batch([Marker("customer-9", 1)])
+        again.write_batch([Marker("customer-9", 1)])
 
 
 def test_dying_in_snapshot_takes_the_epoch_back_and_replay_makes_it_again(outbox: Outbox) -> None:
@@ -144,11 +144,11 @@ def test_more_documents_than_the_buffer_are_inserted_early_and_still_belong_to_t
     durable = part.snapshot()
     part.write_batch([SampleDocument(key(number)) for number in range(6000)])
     assert outbox.states() == {"STAGED": 6000}
-    outbox.build(durable)
+    again = outbox.build(durable)
     assert outbox.states() == {}
-    part.write_batch([SampleDocument(key(1)), *both(1)])
-    part.snapshot()
-    part.write_batch(both(2))
+    again.write_batch([SampleDocument(key(1)), *both(1)])
+    again.snapshot()
+    again.write_batch(both(2))
     assert outbox.states() == {"PENDING": 1}
 
 
@@ -182,6 +182,61 @@ def test_a_locked_ledger_is_waited_for_and_a_stop_ends_the_wait(
     assert time.monotonic() - started_s < 2
     blocker.cursor().execute("ROLLBACK")
     blocker.close()
+
+
+def test_a_ledger_older_than_the_state_is_refused_and_a_newer_one_is_not(outbox: Outbox, tmp_path: Path) -> None:
+    """Given copies of the ledger of every epoch; then a state goes on with those that have all of its documents."""
+    part = outbox.build()
+    copies: list[bytes] = []
+    states: list[dict[str, Any]] = []
+    for number in (1, 2, 3):
+        part.write_batch([SampleDocument(key(number)), *both(number * 1000)])
+        states.append(part.snapshot())
+        part.close()
+        outbox.engine.dispose()
+        copies.append((tmp_path / "ledger.sqlite").read_bytes())  # closed by all: nothing is left in a write-ahead log
+    for of_ledger, copy in enumerate(copies):
+        for of_state, state in enumerate(states):
+            directory = tmp_path / f"{of_ledger}-{of_state}"
+            directory.mkdir()
+            (directory / "ledger.sqlite").write_bytes(copy)
+            restored = Outbox(directory)
+            if of_state > of_ledger:
+                with pytest.raises(StateMismatch, match=r"older copy.*meterbridge rebuild"):
+                    restored.build(state)
+            else:
+                restored.build(state)
+            restored.engine.dispose()
+
+
+def test_a_flow_that_was_started_later_ends_the_earlier_one_before_it_writes(outbox: Outbox) -> None:
+    """Given two flows on copies of one state, as on two hosts; then the later alone stages and promotes."""
+    first = outbox.build()
+    first.write_batch([SampleDocument(key(1)), *both(1000)])
+    state = first.snapshot()
+    first.write_batch([SampleDocument(key(2)), *both(2000)])
+    second = outbox.build(state)
+    with pytest.raises(LockHeld, match="another metering flow"):
+        first.snapshot()
+    with pytest.raises(LockHeld):
+        first.write_batch([SampleDocument(key(number)) for number in range(6000)])
+    with pytest.raises(LockHeld):
+        promote_all(outbox.engine, first.fence)
+    assert outbox.states() == {"PENDING": 1}
+    second.write_batch([SampleDocument(key(2)), *both(2000)])
+    second.snapshot()
+    assert promote_all(outbox.engine, second.fence) == 1
+
+
+def test_a_flow_that_was_overtaken_promotes_nothing(outbox: Outbox) -> None:
+    """Given an epoch that was staged and made durable before another flow came; then its promotion is refused."""
+    first = outbox.build()
+    first.write_batch([SampleDocument(key(1)), *both(1000)])
+    first.snapshot()
+    outbox.build(first.snapshot() | {"sequence": 0, "watermarks": {}})
+    assert outbox.states() == {}, "the later flow goes on from before, and makes it again"
+    with pytest.raises(LockHeld):
+        first.write_batch(both(2000))
 
 
 EPOCHS = st.lists(st.integers(0, 3), min_size=1, max_size=6)
