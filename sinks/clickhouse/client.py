@@ -16,7 +16,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.query import QueryResult
 
 from config.settings import ClickHouseSettings
-from core.errors import FatalError
+from core.errors import FatalError, Unreachable
 from core.logging import without_password
 from sinks.clickhouse.errors import classify
 
@@ -88,11 +88,21 @@ class Client:
             return self._driver.command(text, parameters=dict(parameters or {}), settings=dict(settings or {}))
 
     def insert_arrow(self, table: str, rows: pa.Table, settings: Mapping[str, Any] | None = None) -> None:
-        """Insert an Arrow table into a table of the configured database, by column names."""
-        with self._translated(f"inserting {rows.num_rows} rows into {table}"):
-            self._driver.insert_arrow(
+        """Insert an Arrow table into a table of the configured database, by column names.
+
+        :raises Unreachable: something else than ClickHouse answered, if only with a page that says it is well.
+        """
+        subject = f"inserting {rows.num_rows} rows into {table}"
+        with self._translated(subject):
+            said = self._driver.insert_arrow(
                 f"{quoted(self.settings.database)}.{quoted(table)}", rows, settings=dict(settings or {})
             )
+        if "written_rows" not in said.summary:  # ClickHouse counts them in a header, whatever it inserted
+            message = (
+                f"ClickHouse at {without_password(self.settings.url)} does not answer, {subject}: what came back is no"
+                " answer of ClickHouse: look at the proxy before it, or correct METERBRIDGE_CLICKHOUSE__URL"
+            )
+            raise Unreachable(message)
 
     def knows_setting(self, name: str) -> bool:
         """Tell whether the server has a setting of that name."""

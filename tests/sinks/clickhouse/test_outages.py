@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -17,6 +18,7 @@ from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.tables import TABLES
 from sinks.clickhouse.writer import TableWriter
 from tests.sinks.clickhouse import rows
+from tests.sinks.erp.fault_proxy import HTML, FaultProxy, Reply
 from tests.stack.servers import ClickHouseProcess
 
 
@@ -220,3 +222,24 @@ def test_connecting_to_nothing_names_address_and_setting(tmp_path: Path) -> None
     settings = ClickHouseSettings(url="http://127.0.0.1:9", connect_timeout_s=1)
     with pytest.raises(Unreachable, match=r"127.0.0.1:9.*METERBRIDGE_CLICKHOUSE__URL"):
         connect(settings)
+
+
+@pytest.mark.parametrize("only_inserts", [True, False], ids=["inserts", "everything"])
+def test_a_page_of_something_else_is_no_answer(settings: ClickHouseSettings, only_inserts: bool) -> None:
+    """Given a proxy that answers 200 with its own page for a while; then rows are sent until ClickHouse has them."""
+    port = urlsplit(settings.url).port
+    assert port is not None
+    proxy = FaultProxy(port, lambda _method, path, body: not only_inserts or b"INSERT" in path.encode() + body[:300])
+    writer = writer_of(settings.model_copy(update={"url": proxy.url}), threading.Event())
+    try:
+        writer.write([rows.events(1)])
+        writer.flush()
+        proxy.reply = Reply(200, HTML, (("Content-Type", "text/html"),))
+        proxy.mix(1, 1.0, ("answer",))
+        threading.Timer(1.0, proxy.heal).start()
+        writer.write([rows.events(1, first=1)])
+        writer.flush()
+        assert len(ids(settings)) == 2
+    finally:
+        writer.close()
+        proxy.close()
