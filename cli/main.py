@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -11,7 +12,7 @@ from typer.main import get_command
 
 from cli.context import Context, context, start
 from core.collector import loading
-from core.errors import ConfigError, FatalError, InvalidRequest, MeterbridgeError
+from core.errors import CRASHED, ConfigError, FatalError, InvalidRequest, MeterbridgeError, Unreachable
 
 
 class Entry(NamedTuple):
@@ -195,17 +196,38 @@ def _report(error: MeterbridgeError) -> None:
 
 
 def main() -> None:
-    """Run the command line. Errors of `core.errors`, and files that cannot be used, end without a traceback."""
+    """Run the command line. Errors of `core.errors`, and files that cannot be used, end without a traceback.
+
+    Any other error has one, and an exit code of its own: a supervisor starts the command again, as after a crash.
+    """
     try:
         app()
-    except MeterbridgeError as error:
-        _report(error)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _report(_unusable(error))
-        sys.exit(FatalError.exit_code)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # the engine's panics are no `Exception`
+        known = _known(error)
+        if known is None:
+            traceback.print_exception(error)
+            sys.exit(CRASHED)
+        _report(known)
+        sys.exit(known.exit_code)
+
+
+def _known(error: BaseException) -> MeterbridgeError | None:
+    """Return what to tell of an error that people can do something about; None for all others."""
+    if isinstance(error, MeterbridgeError):
+        return error
+    if isinstance(error, OSError) and error.filename is not None:
+        return _unusable(error)
+    if "sqlalchemy" in sys.modules:
+        from sinks.ledger.database import unreachable  # noqa: PLC0415  # only what was imported can have raised it
+
+        if unreachable(error):
+            return Unreachable(
+                f"the ledger database does not answer: {getattr(error, 'orig', error)}. Start it, or correct"
+                " METERBRIDGE_LEDGER__URL; if it is locked, another process has been writing for long"
+            )
+    return None
 
 
 def _unusable(error: OSError) -> FatalError:

@@ -4,6 +4,9 @@ Bad *data* never raises inside the dataflow: it becomes a row with a reason code
 errors are for everything else. Messages say what happened, where, and what to do; secrets never appear.
 """
 
+CRASHED = 70  # EX_SOFTWARE
+"""Exit code of a process that ended by an error that is not of this tree: a defect, or what nobody thought of."""
+
 # --- the tree ------------------------------------------------------------------------------------------
 
 

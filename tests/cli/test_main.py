@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from cli import main
 from cli.context import Context, context
 from cli.main import COMMANDS, Entry, app
 from cli.output import emit
-from core.errors import ConfigError, FatalError, InvalidRequest
+from core.errors import CRASHED, ConfigError, FatalError, InvalidRequest, RetryableError
+from flows.supervise import Restart, RestartPolicy
+from sinks import ledger
 
 ROOT = Path(main.__file__).parents[1]
 GOOD = "meters: [{id: m, event_type: t, aggregation: count}]\n"
@@ -124,10 +127,29 @@ def test_our_errors_have_no_traceback(monkeypatch: pytest.MonkeyPatch, capfd: py
 
 
 @pytest.mark.usefixtures("commands")
-def test_bugs_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["meterbridge", "broken"])
-    with pytest.raises(RuntimeError, match="a bug"):
-        main.main()
+def test_bugs_have_one_and_count_as_a_crash(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    code = _main(monkeypatch, "broken")
+    assert code == CRASHED
+    output = capfd.readouterr()
+    assert "Traceback" in output.err
+    assert output.err.endswith("RuntimeError: a bug\n")
+    assert isinstance(RestartPolicy().ended(code, 1.0, 1.0), Restart)
+
+
+def test_a_ledger_that_is_locked_for_long_is_a_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Given another process that writes for longer than anybody waits; then the flow's start ends to be tried again."""
+    monkeypatch.setattr("sinks.ledger.database.BUSY_TIMEOUT_MS", 50)
+    monkeypatch.setenv("METERBRIDGE_STATE_DIR", str(tmp_path))
+    ledger.migrate(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        assert _main(monkeypatch, "run") == RetryableError.exit_code
+    finally:
+        other.close()
+    assert "error: the ledger database does not answer: database is locked" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("commands")
