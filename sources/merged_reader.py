@@ -14,7 +14,7 @@ import structlog
 
 from config.settings import RedisSettings
 from core.clock import Clock
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, Unreachable
 from core.metrics import BYTES, ENTRIES
 from core.redis_client import address
 from operators.items import RawBatch
@@ -127,8 +127,8 @@ class MergedReader:
                 self._ask(connection)
             with _without_cycle_search():
                 entries = self._read(connection)
-            if not self._reading.read_only:
-                self._claim(connection)
+            if not self._reading.read_only and not self._try_claim(connection, entries):
+                return entries
             if entries and self._clock.monotonic_s() < self._check_at_s:
                 self._ask(connection)  # the server works on the next replies while these go through the flow
         except ReplyTooLarge as error:
@@ -286,6 +286,21 @@ class MergedReader:
         BYTES.labels(state.name).inc(size_bytes)
 
     # --- claiming --------------------------------------------------------------------------------------
+
+    def _try_claim(self, connection: Connection, entries: int) -> bool:
+        """Claim, and tell whether the connection is still there.
+
+        A server that is full, or a replica, refuses what a claim writes and still lets us read. What comes is taken as
+        long as something comes: the books have to go on for streams to be trimmed, which makes room again.
+        """
+        try:
+            self._claim(connection)
+        except Unreachable:
+            if not entries:
+                raise
+            self.disconnect()
+            return False
+        return True
 
     def _claim(self, connection: Connection) -> None:
         """Advance the watermarks of streams at whose end we stand; in a drain, of all of them once it is over."""

@@ -127,6 +127,7 @@ class ReaderPartition(StatefulSourcePartition[Item, dict[str, Any]]):
             if entries == 0 or not items:
                 self._sleep(self._poll_s)
         except Unreachable as error:
+            self._collect(items)  # what was read before may go on all the same
             self._lost(error)
         except StopRequested:
             log.info("Stopped while waiting for Redis.", reader=self._name)

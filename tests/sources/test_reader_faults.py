@@ -280,6 +280,24 @@ def test_reading_goes_on_after_the_server_was_killed(tmp_path_factory: pytest.Te
         again.terminate()
 
 
+def test_a_full_server_is_read_as_far_as_it_can_be_and_waited_for(redis_url: str, client: redis.Redis) -> None:
+    """Given a server without room, which refuses to fence an idle stream; then all that is below its end is handed on."""
+    settings = settings_of(redis_url, streams=STREAMS[:2], read_entries=16)
+    added = sorted([add(client, 0, NOW_MS + 300, 0), *(add(client, 1, NOW_MS + at, 0) for at in range(400))])
+    below = [position for position in added if position[0] <= NOW_MS + 300][:-1]
+    client.config_set("maxmemory", 1)
+    try:
+        partition = partition_of(settings)
+        items = poll(partition, lambda items: len(positions(items)) >= len(below))
+        items += [item for _ in range(10) for item in partition.next_batch()]
+        assert positions(items) == below
+    finally:
+        client.config_set("maxmemory", 0)
+    items += poll(partition, lambda rest: len(positions(items)) + len(positions(rest)) == len(added))
+    assert positions(items) == added
+    check_markers(items)
+
+
 def test_a_connection_lost_between_replies_repeats_and_skips_nothing(redis_url: str, client: redis.Redis) -> None:
     added = load(client, 2_000, seed=9)
     reader, _ = reader_of(settings_of(redis_url, read_entries=10), reading=Reading(drain=True))
