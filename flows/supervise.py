@@ -66,10 +66,10 @@ class RestartPolicy:
         if 0 < code != RetryableError.exit_code and code in (FatalError.exit_code, 1, 2):
             return End(code, "it needs a person; see its last message")
         self._in_a_row = 1 if ran_s >= STEADY_S else self._in_a_row + 1
-        self._crashes.append(now_s)
+        if code != RetryableError.exit_code:  # waiting for a server is no crash, however often it ends for that
+            self._crashes.append(now_s)
         while self._crashes and now_s - self._crashes[0] > self.window_s:
             self._crashes.popleft()
-        # Waiting for a server that is away is no crash loop, however often it ends for that.
         if code != RetryableError.exit_code and len(self._crashes) >= self.crashes_max:
             minutes = self.window_s / 60
             return End(

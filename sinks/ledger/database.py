@@ -18,6 +18,8 @@ from core.errors import FatalError, InvalidRequest, Unreachable
 from sinks.ledger.migrations import MIGRATIONS, statements
 
 BUSY_TIMEOUT_MS = 5_000
+_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""PostgreSQL behind a network that swallows packets is away after half a minute, not after hours: seconds, and ms."""
 _MIGRATE_LOCK = 4_711_020_231
 _WRITER = "meterbridge_writer"
 _BROKEN = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -38,7 +40,7 @@ def connect(url: str) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    return create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 5} | _KEEPALIVE)
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -67,6 +67,17 @@ def test_a_server_that_is_away_is_waited_for_without_end() -> None:
     assert all(isinstance(verdict, Restart) for verdict in verdicts)
 
 
+def test_a_crash_behind_an_outage_is_one_crash() -> None:
+    policy = RestartPolicy(crashes_max=3)
+
+    for second in range(10):
+        policy.ended(RetryableError.exit_code, 1.0, float(second))
+
+    assert isinstance(policy.ended(-9, 1.0, 11.0), Restart)
+    assert isinstance(policy.ended(-9, 1.0, 12.0), Restart)
+    assert isinstance(policy.ended(-9, 1.0, 13.0), End)
+
+
 def test_exit_codes_in_words() -> None:
     assert (said(-9), said(7), said(-63)) == ("by SIGKILL", "with exit code 7", "by signal 63")
 

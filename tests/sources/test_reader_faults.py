@@ -281,7 +281,7 @@ def test_reading_goes_on_after_the_server_was_killed(tmp_path_factory: pytest.Te
 
 
 def test_a_full_server_is_read_as_far_as_it_can_be_and_waited_for(redis_url: str, client: redis.Redis) -> None:
-    """Given a server without room, which refuses to fence an idle stream; then all that is below its end is handed on."""
+    """Given a server without room, which refuses to fence an idle stream; then what is below its end is handed on."""
     settings = settings_of(redis_url, streams=STREAMS[:2], read_entries=16)
     added = sorted([add(client, 0, NOW_MS + 300, 0), *(add(client, 1, NOW_MS + at, 0) for at in range(400))])
     below = [position for position in added if position[0] <= NOW_MS + 300][:-1]

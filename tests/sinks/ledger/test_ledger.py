@@ -93,6 +93,15 @@ def test_sqlite_is_set_up_for_durability(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_a_postgresql_that_the_network_swallows_is_away_after_a_while(postgres_url: str) -> None:
+    engine = ledger.connect(postgres_url)
+    with read(engine) as connection:
+        known = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+    engine.dispose()
+    assert known["tcp_user_timeout"] == "30000"
+    assert int(known["keepalives_idle"]) + int(known["keepalives_interval"]) * int(known["keepalives_count"]) <= 30
+
+
 def test_deployment_is_fixed_and_only_streams_may_be_added(engine: Engine) -> None:
     settings = Settings()
     deployment.fix(engine, settings)
