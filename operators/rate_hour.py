@@ -9,6 +9,7 @@ import polars as pl
 from config.period_closes import NONE_RECORDED, PeriodCloses
 from config.periods import billing_period
 from core.frames import EXCEPTION_SCHEMA, RATED_SCHEMA
+from operators import rate_pending
 from operators.rate_chains import (
     Chain,
     ChainKey,
@@ -25,7 +26,7 @@ from operators.rate_periods import BILLING, DAYS, Closing, ContractKey, PeriodEn
 from operators.rate_prices import Price
 from operators.rate_recognition import Recognition, recognise, recognise_changed, recognise_until, recognition_of
 from operators.rate_resolve import Resolved, resolve
-from operators.rate_rows import SEALED, Rows, exceptions, unrated_groups, unrated_rows
+from operators.rate_rows import SEALED, Rows, exceptions, not_kept, unrated_groups, unrated_rows
 from operators.rate_store import ChainStore, pack, unpack
 from operators.rate_terms import EPOCH, Terms, TermsIndex, first_minute, microseconds, moment, shard_of
 from operators.rate_touches import BookedAt, touched
@@ -119,10 +120,14 @@ class HourRater:
             rows.add(row.key, row.entity, "", row.currency, row.step)
         if resolved is None:
             return pl.concat([rows.frame(), taken_back]), pl.DataFrame(schema=EXCEPTION_SCHEMA)
-        self._pending.keep(resolved.unpriced)
+        beyond = self._pending.keep(resolved.unpriced)
         groups = self._groups(resolved.unpriced.filter(self._speaks_for(resolved.unpriced)), index)
         unrated = unrated_rows(groups, hour, config_version, 1)
-        return pl.concat([rows.frame(), taken_back, unrated]), self._new_exceptions(groups, hour)
+        found = [exceptions(groups, hour)]
+        if len(beyond):
+            spoken = self._groups(beyond.filter(self._speaks_for(beyond)), index)
+            found.append(not_kept(spoken, hour, rate_pending.PENDING_ROWS_MAX))
+        return pl.concat([rows.frame(), taken_back, unrated]), self._new_exceptions(pl.concat(found), hour)
 
     def _job(self, terms: Terms, price: Price, jobs: _Jobs) -> _Job:
         key = key_of(terms, price)
@@ -241,8 +246,7 @@ class HourRater:
         aggregations = {meter.id: meter.aggregation for meter in index.revision.configuration.meters}
         return unrated_groups(unpriced, aggregations)
 
-    def _new_exceptions(self, groups: pl.DataFrame, hour: int) -> pl.DataFrame:
-        frame = exceptions(groups, hour)
+    def _new_exceptions(self, frame: pl.DataFrame, hour: int) -> pl.DataFrame:
         frame = frame.filter(~pl.col("identity").is_in(list(self._raised)))
         self._raised |= dict.fromkeys(frame.get_column("identity"), hour)
         return frame

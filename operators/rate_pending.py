@@ -44,13 +44,14 @@ class PendingUsage:
         self._set(rows.join(matched.to_frame(), on="row", how="anti").drop("row"))
         return found
 
-    def keep(self, unpriced: pl.DataFrame) -> None:
-        """Keep usage for a later price, as far as there is room."""
+    def keep(self, unpriced: pl.DataFrame) -> pl.DataFrame:
+        """Keep usage for a later price, as far as there is room, and return what there is no room for."""
         if unpriced.is_empty():
-            return
+            return no_pending()
         room = max(0, PENDING_ROWS_MAX - len(self._frame))
-        kept = unpriced.select(list(PENDING_SCHEMA)).sort(list(SLICE_SCHEMA)).head(room)
-        self._set(pl.concat([self._frame, kept]))
+        ordered = unpriced.select(list(PENDING_SCHEMA)).sort(list(SLICE_SCHEMA))
+        self._set(pl.concat([self._frame, ordered.head(room)]))
+        return ordered.slice(room)
 
     def drop_before(self, minute: int) -> None:
         """Forget usage of earlier minutes."""

@@ -144,3 +144,18 @@ def exceptions(groups: pl.DataFrame, booked_hour: int) -> pl.DataFrame:
         for owner, tenant, meter, month, detail, events in sorted(rows)
     ]
     return pl.DataFrame(result, schema=EXCEPTION_SCHEMA, orient="row")
+
+
+def not_kept(groups: pl.DataFrame, booked_hour: int, rows_max: int) -> pl.DataFrame:
+    """Return one `unrated_not_kept` exception per customer or subject, meter and month whose usage found no room."""
+    per_owner = groups.group_by("customer", "tenant", "meter", "month").agg(pl.col("events").sum())
+    detail = (
+        f"more than {rows_max} rows of usage wait for a price: this usage stays unrated, also once a price is added."
+        " Add customers and prices for what waits, or stop whoever sends usage of subjects that nobody knows"
+    )
+    result = []
+    for customer, tenant, meter, month, events in sorted(per_owner.iter_rows()):
+        owner = f"customer:{customer}" if customer else "subject"
+        identity = f"not_kept|{owner}:{tenant}|{meter}|{month:%Y-%m}"
+        result.append(("unrated_not_kept", identity, tenant, meter, booked_hour * 60, detail, events))
+    return pl.DataFrame(result, schema=EXCEPTION_SCHEMA, orient="row")
