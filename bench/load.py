@@ -209,7 +209,7 @@ def percentile(values: list[float], share: float) -> float:
 def main() -> None:
     """Run once, print, and store the result of a full run."""
     parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of everything: a look, not a result")
+    parser.add_argument("--quick", action="store_true", help="less of everything: a look, not a result")
     parser.add_argument("--workers", type=int, default=1, help="processes of the service")
     parser.add_argument("--no-store", action="store_true", help="print the figures, and store nothing")
     options = parser.parse_args()

@@ -68,7 +68,7 @@ class Workers:
             codes = self._end()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return code or max(0, *codes)
+        return code or max([0, *codes])
 
     def _look(self) -> int:
         """Start whoever is due; return the exit code if one needs a person, else 0."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from core.clock import SystemClock
+from core.errors import RetryableError
 from flows.supervise_many import Workers
 
 LASTING = "import time; time.sleep(600)"
@@ -72,3 +73,13 @@ def test_one_that_needs_a_person_ends_all() -> None:
 def test_workers_end_in_order() -> None:
     scene = Scene(lambda _number, _before: DEAF, lambda scene: stop() if len(scene.started) == 2 else None)
     assert scene.run() == 0
+
+
+def test_a_signal_while_none_runs_ends_it() -> None:
+    def act(scene: Scene) -> None:
+        if scene.told[-1][0] == 0:
+            stop()
+
+    scene = Scene(lambda _number, _before: f"raise SystemExit({RetryableError.exit_code})", act)
+    assert scene.run() == 0
+    assert not any(again for _, again in scene.told)
