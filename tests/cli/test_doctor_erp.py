@@ -8,8 +8,8 @@ from config.settings import LedgerSettings, Settings
 from sinks.erp.port import MasterData, Record
 from sinks.ledger import erp_status, master_data
 from tests.flows.poster_world import World, many
+from tests.sinks.ledger.invoice_books import configured
 from tests.sinks.ledger.samples import HOUR, entity
-from tests.sinks.ledger.test_invoices import configured
 
 
 def findings(directory: Path) -> dict[str, Finding]:

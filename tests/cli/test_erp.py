@@ -14,8 +14,8 @@ from sinks.erp.journal import JournalAdapter
 from sinks.ledger import audit
 from sinks.ledger.database import read
 from tests.flows.poster_world import World, many, postings_of
+from tests.sinks.ledger.invoice_books import FIRST_HOUR, configured, usage
 from tests.sinks.ledger.samples import HOUR, SampleDocument, entity, key
-from tests.sinks.ledger.test_invoices import FIRST_HOUR, configured, usage
 
 Call = Callable[..., Any]
 

@@ -13,9 +13,9 @@ from tests.cli.test_erp import call, world
 from tests.flows.poster_world import World, postings_of
 from tests.sinks.erp.contract.rest_erp import RestErp
 from tests.sinks.erp.rest_options import options
+from tests.sinks.ledger.invoice_books import ACCOUNTS, FIRST_HOUR, configured, fee, usage
 from tests.sinks.ledger.samples import entity
 from tests.sinks.ledger.test_balances import RATABLE, ratable
-from tests.sinks.ledger.test_invoices import ACCOUNTS, FIRST_HOUR, configured, fee, usage
 
 Call = Callable[..., Any]
 DAYS = 31 * 24

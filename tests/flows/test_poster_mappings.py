@@ -14,8 +14,8 @@ from sinks.ledger import invoicing, master_data, period_report, revisions
 from sinks.ledger.postings import Stored
 from tests.flows.poster_world import World, postings_of
 from tests.sinks.erp.memory_erp import MemoryErp
+from tests.sinks.ledger.invoice_books import FIRST_HOUR, configured, usage
 from tests.sinks.ledger.samples import HOUR, SampleDocument, entity, key
-from tests.sinks.ledger.test_invoices import FIRST_HOUR, configured, usage
 
 LATER = 10**14
 

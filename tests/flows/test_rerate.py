@@ -24,7 +24,7 @@ from flows.verify import verify
 from queries.document_trace import trace_document
 from queries.rated_rows import explained, of_document
 from queries.reconcile import reconcile, span_of
-from queries.stores import open_stores
+from queries.stores import Stores, open_stores
 from sinks import ledger
 from sinks.ledger import audit, price_corrections
 from sinks.ledger.database import read
@@ -107,11 +107,7 @@ def test_the_preview_is_what_is_booked_and_everything_holds(
     plain: Deployment, clickhouse_url: str, tmp_path: Path
 ) -> None:
     found = _ask(plain, _dearer(tmp_path))
-    expected = {
-        (row["customer"], row["charge"]): row["difference"]
-        for row in found.report.rows.iter_rows(named=True)
-        if row["difference"]
-    }
+    expected = _differences(found)
     assert {charge for _, charge in expected} == {"input_gpt_4"}
     assert len(expected) >= 3
     assert found.is_new
@@ -119,23 +115,11 @@ def test_the_preview_is_what_is_booked_and_everything_holds(
     database = f"rerate_{uuid.uuid4().hex[:12]}"
     deployed = deploy(plain.settings.redis.url, clickhouse_url, tmp_path / "corrected", database)
     deployed.configuration = plain.configuration
-    engine = ledger.connect(deployed.settings.ledger_url)
     clock = ManualClock(datetime.now(UTC))
-    known_ms = int(KNOWN.timestamp() * 1000)
-    runtime.journal(engine, deployed.configuration, known_ms - 8_000_000, clock)
-    assert price_corrections.approve(engine, found.correction, clock.now())
-    history = runtime.journal(engine, deployed.configuration, known_ms - 1, clock)
-    assert [one.known_from_ms for one in history.revisions] == [0, known_ms]
-    # The same configuration and the same correction again: nothing new.
-    assert not price_corrections.approve(engine, found.correction, clock.now())
-    assert len(runtime.journal(engine, deployed.configuration, known_ms + 9_000_000, clock).revisions) == 2
+    _approved_and_journaled(deployed, found, clock)
     runtime.run(deployed.settings, deployed.configuration, drain=True)
 
-    totals = (
-        "SELECT customer, charge, sum(r.amount) FROM @rated_usage_current AS r WHERE status = 'sealed' GROUP BY ALL"
-    )
-    before = {row[:2]: row[2] for row in plain.query(totals)}
-    after = {row[:2]: row[2] for row in deployed.query(totals)}
+    before, after = _totals(plain), _totals(deployed)
     changed = {key: after[key] - before[key] for key in before if after[key] != before[key]}
     assert changed == expected
     rows = deployed.query(
@@ -143,34 +127,12 @@ def test_the_preview_is_what_is_booked_and_everything_holds(
         " WHERE line_kind = 'price_change'"
     )
     assert rows == [(len(expected), 1, KNOWN)]
-
     with open_stores(deployed.settings) as stores:
         report = reconcile(stores, span_of(stores, None, None))
         assert {check.name: check.breaks for check in report.checks if not check.holds} == {}
-        (key, total) = deployed.query(
-            "SELECT key, total FROM @financial_documents_current WHERE customer = 'initech'"
-            f" AND booked_hour = '{KNOWN:%Y-%m-%d %H:%M:%S}'"
-        )[0]
-        trace = trace_document(stores, key)
-        assert trace is not None
-        assert trace.document["approval"] == found.correction.id
-        assert trace.correction is not None
-        assert (trace.correction["approved_by"], trace.correction["reason"]) == ("ann", "typo")
-        linked = {one["document"]: one["amount"] for one in trace.correction["corrects"]}
-        known = dict(
-            deployed.query(
-                "SELECT key, total FROM @financial_documents_current WHERE customer = 'initech'"
-                f" AND booked_hour < '{KNOWN:%Y-%m-%d %H:%M:%S}'"
-            )
-        )
-        assert linked.keys() <= known.keys()
-        assert len(linked) >= 3
-        assert total
-        explanations, _ = explained(stores, of_document(stores, key), 100)
-        notes = [note for one in explanations if one.row["line_kind"] == "price_change" for note in one.notes]
-        assert all(one.ties for one in explanations)
-        assert any(f"prices corrected by {found.correction.id}" in note and "ann: typo" in note for note in notes)
+        _the_document_names_the_correction(deployed, stores, found)
     assert verify(deployed.settings).equal
+
     with pytest.raises(InvalidRequest, match="part of the recorded configuration"):
         withdraw(deployed.settings, found.correction.id, actor="ann", reason="no", now=clock.now())
     again = _ask(deployed, _dearer(tmp_path))
@@ -181,8 +143,48 @@ def test_the_preview_is_what_is_booked_and_everything_holds(
     # Back to the first prices: the difference is what the correction added, those hours after it included.
     undone = {key: -value for key, value in _differences(back).items()}
     assert undone == expected
-    engine.dispose()
     deployed.query_command(f"DROP DATABASE {database}")
+
+
+def _approved_and_journaled(deployed: Deployment, found: Any, clock: ManualClock) -> None:
+    """Approve the correction and let it be known from KNOWN on; doing both again changes nothing."""
+    engine = ledger.connect(deployed.settings.ledger_url)
+    known_ms = int(KNOWN.timestamp() * 1000)
+    runtime.journal(engine, deployed.configuration, known_ms - 8_000_000, clock)
+    assert price_corrections.approve(engine, found.correction, clock.now())
+    history = runtime.journal(engine, deployed.configuration, known_ms - 1, clock)
+    assert [one.known_from_ms for one in history.revisions] == [0, known_ms]
+    assert not price_corrections.approve(engine, found.correction, clock.now())
+    assert len(runtime.journal(engine, deployed.configuration, known_ms + 9_000_000, clock).revisions) == 2
+    engine.dispose()
+
+
+def _totals(deployed: Deployment) -> dict[tuple[str, str], Decimal]:
+    rows = deployed.query(
+        "SELECT customer, charge, sum(r.amount) FROM @rated_usage_current AS r WHERE status = 'sealed' GROUP BY ALL"
+    )
+    return {(customer, charge): amount for customer, charge, amount in rows}
+
+
+def _the_document_names_the_correction(deployed: Deployment, stores: Stores, found: Any) -> None:
+    """Follow the document in which the correction was booked: who approved it, what it corrects, why."""
+    of_initech = f"customer = 'initech' AND booked_hour {{}} '{KNOWN:%Y-%m-%d %H:%M:%S}'"
+    query = "SELECT key, total FROM @financial_documents_current WHERE "
+    (key, total) = deployed.query(query + of_initech.format("="))[0]
+    trace = trace_document(stores, key)
+    assert trace is not None
+    assert trace.document["approval"] == found.correction.id
+    assert trace.correction is not None
+    assert (trace.correction["approved_by"], trace.correction["reason"]) == ("ann", "typo")
+    linked = {one["document"]: one["amount"] for one in trace.correction["corrects"]}
+    known = dict(deployed.query(query + of_initech.format("<")))
+    assert linked.keys() <= known.keys()
+    assert len(linked) >= 3
+    assert total
+    explanations, _ = explained(stores, of_document(stores, key), 100)
+    notes = [note for one in explanations if one.row["line_kind"] == "price_change" for note in one.notes]
+    assert all(one.ties for one in explanations)
+    assert any(f"prices corrected by {found.correction.id}" in note and "ann: typo" in note for note in notes)
 
 
 def _differences(found: Any) -> dict[tuple[str, str], Decimal]:

@@ -23,7 +23,7 @@ from operators.items import Marker
 from sinks import ledger
 from sinks.ledger import documents, exceptions, progress, tables
 from sinks.ledger.database import read
-from sinks.outbox import OutboxPartition, OutboxSink, high_water_ms, promote_all
+from sinks.outbox import OutboxPartition, OutboxSink, high_water_ms, promote_all, take_back
 from tests.sinks.ledger.samples import SampleDocument, key
 
 SENDERS = ("customer-0", "customer-1")
@@ -207,6 +207,23 @@ def test_a_ledger_older_than_the_state_is_refused_and_a_newer_one_is_not(outbox:
             else:
                 restored.build(state)
             restored.engine.dispose()
+
+
+def test_a_state_whose_staged_documents_were_taken_back_is_refused(outbox: Outbox) -> None:
+    """Given a `rebuild` that gave up a state and then died; then that state, put back, would miss its documents."""
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    durable = part.snapshot()
+    part.write_batch([SampleDocument(key(2)), *both(2000)])
+    given_up = part.snapshot()
+    assert take_back(outbox.engine) == 1
+    assert outbox.states() == {"PENDING": 1}
+    with pytest.raises(StateMismatch, match="older copy"):
+        outbox.build(given_up)
+    again = outbox.build(durable)
+    again.write_batch([SampleDocument(key(2)), *both(2000)])
+    again.snapshot()
+    assert promote_all(outbox.engine, again.fence) == 1
 
 
 def test_a_flow_that_was_started_later_ends_the_earlier_one_before_it_writes(outbox: Outbox) -> None:

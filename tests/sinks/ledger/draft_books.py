@@ -8,8 +8,8 @@ from sinks.ledger import act_check, customer_balances, drafts, invoicing, read_b
 from sinks.ledger.database import read
 from sinks.ledger.invoice_lines import UNBILLED
 from tests.flows.poster_world import World, postings_of
+from tests.sinks.ledger.invoice_books import ACCOUNTS, FIRST_HOUR, configured, usage
 from tests.sinks.ledger.samples import entity
-from tests.sinks.ledger.test_invoices import ACCOUNTS, FIRST_HOUR, configured, usage
 
 DAYS: Final = 31 * 24
 

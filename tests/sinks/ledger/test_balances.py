@@ -15,8 +15,8 @@ from sinks.ledger.invoice_lines import UNBILLED
 from sinks.ledger.movements import booked_documents
 from tests.flows.poster_world import World
 from tests.sinks.erp.memory_erp import MemoryErp
+from tests.sinks.ledger.invoice_books import ACCOUNTS, FIRST_HOUR, configured, fee, usage
 from tests.sinks.ledger.samples import SampleDocument, entity
-from tests.sinks.ledger.test_invoices import ACCOUNTS, FIRST_HOUR, configured, fee, usage
 
 DAYS = 31 * 24
 LIABILITY = (deferred.LIABILITY,)

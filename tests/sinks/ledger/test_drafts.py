@@ -28,7 +28,7 @@ from tests.flows.poster_world import World, postings_of
 from tests.sinks.erp.contract.rest_erp import TOKEN, RestErp
 from tests.sinks.erp.fault_proxy import forward
 from tests.sinks.ledger.draft_books import DAYS, Books, run
-from tests.sinks.ledger.test_invoices import FIRST_HOUR, usage
+from tests.sinks.ledger.invoice_books import FIRST_HOUR, usage
 
 BY, AT = "Grace Hopper", "2025-12-03T10:00:00+00:00"
 

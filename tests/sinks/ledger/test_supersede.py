@@ -6,7 +6,7 @@ from sinks.ledger import leases, postings, tables
 from sinks.ledger.database import write
 from sinks.ledger.supersede import in_period, supersede
 from tests.flows.poster_world import World
-from tests.sinks.ledger.test_invoices import FIRST_HOUR, configure, run, usage
+from tests.sinks.ledger.invoice_books import FIRST_HOUR, configure, run, usage
 
 
 def test_a_credit_note_names_the_invoice_by_the_key_it_was_sent_under(any_world: World) -> None:
