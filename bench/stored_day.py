@@ -33,6 +33,7 @@ _SETTINGS: Final = {"max_partitions_per_insert_block": 1000, "max_insert_threads
 
 PRICES: Final = {"input": "0.01", "output": "0.02", "requests": "0.05", "seats": "1.00"}
 """Unit amount per charge, each named like its meter: whole cents, so that nothing is rounded."""
+MONEY: Final = [Decimal(price) for price in PRICES.values()]
 
 
 def configuration() -> Configuration:
@@ -145,6 +146,17 @@ SELECT stream, 'bench', toStartOfMinute(ingest_time), 'accepted', '', count() FR
 @contextmanager
 def stored_day(directory: Path, events: int, *, with_books: bool = True) -> Iterator[Settings]:
     """Start a ClickHouse with that many events of one day, and, if asked for, all that follows from them."""
+    with served(directory) as (found, _):
+        with connect(found.clickhouse) as client:
+            _fill(client, events, with_books=with_books)
+            made = list(documents_since(client, START)) if with_books else []
+            books(found, client, made, START + timedelta(hours=HOURS + 1))
+        yield found
+
+
+@contextmanager
+def served(directory: Path) -> Iterator[tuple[Settings, int]]:
+    """Start a ClickHouse with our tables, and nothing in them; yield settings and its process."""
     server = ClickHouseProcess(directory / "clickhouse", MEMORY_BYTES_MAX)
     server.start()
     try:
@@ -158,10 +170,7 @@ def stored_day(directory: Path, events: int, *, with_books: bool = True) -> Iter
             }
         )
         clickhouse.migrate(found.clickhouse)
-        with connect(found.clickhouse) as client:
-            _fill(client, events, with_books=with_books)
-            _books(found, client, with_books=with_books)
-        yield found
+        yield found, server.pid
     finally:
         server.stop()
 
@@ -184,35 +193,35 @@ def _fill(client: Client, events: int, *, with_books: bool) -> None:
     for hour in range(HOURS):  # as the flow writes them: in the order of time
         begins = START + timedelta(hours=hour)
         _run(client, FACTS, {"from": begins, "to": begins + timedelta(hours=1)})
-    prices = [Decimal(price) for price in PRICES.values()]
-    _run(client, RATED, {"start": START, "meters": list(PRICES), "prices": prices})
+    _run(client, RATED, {"start": START, "meters": list(PRICES), "prices": MONEY})
 
 
-def _books(found: Settings, client: Client, *, with_books: bool) -> None:
+def books(found: Settings, client: Client, made: list[ActDocument], watermark: datetime) -> None:
+    """Make the ledger: the configuration, these documents with their copies, and how far everything is booked."""
     ledger.migrate(found.ledger_url)
     engine = ledger.connect(found.ledger_url)
     revisions.record_revision(engine, Revision(configuration()), START)
-    if with_books:
-        made = list(_documents(client))
-        for first in range(0, len(made), _DOCUMENTS_PER_STAGE):
-            with write(engine) as connection:
-                if documents.stage(connection, made[first : first + _DOCUMENTS_PER_STAGE], 1):
-                    message = "the generated documents were refused"
-                    raise AssertionError(message)
+    for first in range(0, len(made), _DOCUMENTS_PER_STAGE):
+        with write(engine) as connection:
+            if documents.stage(connection, made[first : first + _DOCUMENTS_PER_STAGE], 1):
+                message = "the generated documents were refused"
+                raise AssertionError(message)
+    if made:
         client.insert_arrow("financial_documents", _copies(made))
-    end_ms = int((START + timedelta(hours=HOURS + 1)).timestamp() * 1000)
     with write(engine) as connection:
         documents.promote(connection, None)
-        progress.put(connection, progress.PROMOTED, progress.Progress(1, end_ms))
+        progress.put(connection, progress.PROMOTED, progress.Progress(1, int(watermark.timestamp() * 1000)))
     engine.dispose()
 
 
-def _documents(client: Client) -> Iterator[ActDocument]:
-    """Yield a document per customer and booked hour, with the entries of its rated rows."""
+def documents_since(client: Client, since: datetime) -> Iterator[ActDocument]:
+    """Yield a document per customer and booked hour, with the entries of its sealed rated rows."""
     rows = client.query(
         "SELECT customer, toUnixTimestamp(booked_hour) AS booked,"
         " groupArray((toString(charge), quantity, events, amount)) FROM bench.rated_usage FINAL"
-        " GROUP BY customer, booked ORDER BY booked, customer"
+        " WHERE status = 'sealed' AND booked_hour >= {since:DateTime}"
+        " GROUP BY customer, booked ORDER BY booked, customer",
+        {"since": since},
     ).result_rows
     for customer, booked, entries in rows:
         hour = booked // 3600

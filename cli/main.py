@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "explain": Entry("cli.explain:explain", "Explain booked amounts: quantities, tiers and prices, before and after."),
     "trace": Entry("cli.trace:app", "Follow an event to the ERP, or a document back to its events."),
     "reconcile": Entry("cli.reconcile:reconcile", "Compare events, facts, rated rows, documents and postings."),
+    "sums": Entry("cli.sums:sums", "Sum facts by hour for dashboards, now or again."),
     "whatif": Entry("cli.whatif:whatif", "Re-rate booked usage under other plans, and show the difference."),
     "rerate": Entry(
         "cli.rerate:rerate", "Charge booked usage by other prices, and book the differences as corrections."

@@ -77,12 +77,14 @@ def _beside(cli: "Context", stop: threading.Event, *, scheduled: bool) -> None:
     _report_progress(stop)
     if scheduled:
         from core.clock import SystemClock  # noqa: PLC0415
+        from flows import summing  # noqa: PLC0415
         from flows.reconciling import Schedule, as_exceptions, command_of, in_process  # noqa: PLC0415
 
         settings = cli.settings.reconcile
         run_once = in_process(command_of(settings, cli.config_path), settings.seconds_max)
         record = as_exceptions(cli.settings.ledger_url, SystemClock())
         Schedule(settings, cli.settings.state_dir, run_once, SystemClock(), record=record).start(stop)
+        summing.start(cli.settings, stop)
 
 
 READER: Final = {"stage": "reader"}

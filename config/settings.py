@@ -104,6 +104,8 @@ class ClickHouseSettings(Section):
     """Rows waiting for the writer thread, per table; when full the flow waits."""
     retention_days: dict[RetainedTable, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Tables that forget rows older than this, by their booked or arrival time; applied by `migrate`."""
+    sum_every_s: float = Field(default=300.0, ge=0, le=86_400)
+    """How often `run` looks whether booked hours have become final, to sum their facts for dashboards; 0: never."""
 
     @field_validator("url")
     @classmethod

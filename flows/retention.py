@@ -21,10 +21,12 @@ from core.errors import Disagreement
 from queries import kept_usage
 from queries.reconcile import sealed_until
 from queries.stores import Stores
+from sinks.clickhouse import usage_hours
 from sinks.ledger import retention
 from sinks.ledger.retention import EVENTS, Expiration, Hold, first_of, following
 
 AUDIT: Final = "audit_log"
+FACTS: Final = "usage_facts"
 _SIZE_LIMIT: Final = "max_partition_size_to_drop"
 
 
@@ -44,7 +46,7 @@ TABLES: Final = (
     _Table("usage_events", "ingest_time", _TENANT),
     _Table("usage_rejects", "ingest_time", _SUBJECT),
     _Table("intake_counts", "ingest_minute", "0"),
-    _Table("usage_facts", "booked_minute", _TENANT),
+    _Table(FACTS, "booked_minute", _TENANT),
     _Table("rated_usage", "booked_hour", f"({_CUSTOMER} OR {_TENANT})"),
     _Table("financial_documents", "booked_hour", _CUSTOMER),
 )
@@ -233,10 +235,27 @@ def _keep(stores: Stores, one: Due) -> tuple[int, str]:
 
 
 def _remove(stores: Stores, table: _Table, one: Due, held: Held) -> None:
+    if table.name == FACTS:
+        _remove_sums(stores, one, held)
     if not one.held:
-        # Servers refuse to drop what is larger than 50 GB, unless the statement says that it is meant.
-        sure = {_SIZE_LIMIT: 0} if stores.client.knows_setting(_SIZE_LIMIT) else {}
-        stores.client.command(stores.resolved(f"ALTER TABLE @{table.name} DROP PARTITION {one.month}"), settings=sure)
+        _drop(stores, table.name, one.month)
         return
     text = f"ALTER TABLE @{table.name} DELETE IN PARTITION {one.month} WHERE NOT {table.held}"
     stores.client.command(stores.resolved(text), held.parameters, {"mutations_sync": 2})
+
+
+def _remove_sums(stores: Stores, one: Due, held: Held) -> None:
+    """Remove what sums the facts, before them: whoever dies in between finds the facts, and removes both again."""
+    if not one.held:
+        for name in usage_hours.TABLES:
+            _drop(stores, name, one.month)
+        return
+    usage_hours.total_again(stores.client, stores.history.meters, one.month, _TENANT, held.parameters)
+    text = f"ALTER TABLE @usage_hours DELETE IN PARTITION {one.month} WHERE NOT {_TENANT}"
+    stores.client.command(stores.resolved(text), held.parameters, {"mutations_sync": 2})
+
+
+def _drop(stores: Stores, table: str, month: int) -> None:
+    # Servers refuse to drop what is larger than 50 GB, unless the statement says that it is meant.
+    sure = {_SIZE_LIMIT: 0} if stores.client.knows_setting(_SIZE_LIMIT) else {}
+    stores.client.command(stores.resolved(f"ALTER TABLE @{table} DROP PARTITION {month}"), settings=sure)

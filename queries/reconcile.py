@@ -207,6 +207,7 @@ def reconcile(
         reconcile_intake,
         reconcile_kept,
         reconcile_rated,
+        reconcile_sums,
     )
 
     checks: list[Check] = []
@@ -215,6 +216,7 @@ def reconcile(
         (reconcile_kept, ()),
         (reconcile_control, ("usage_events",)),
         (reconcile_facts, ("usage_facts",)),
+        (reconcile_sums, ("usage_facts",)),
         (reconcile_rated, ("usage_facts", "rated_usage")),
         (reconcile_documents, ("rated_usage", "financial_documents")),
     )

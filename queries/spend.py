@@ -5,7 +5,7 @@ sums, levels over time) goes on at the same rate to the period's end, other quan
 at its end.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
@@ -23,11 +23,13 @@ from operators.rating.explain import explain
 from operators.rating.explain_numbers import decimal_of
 from operators.rating.explain_text import to_plain
 from operators.rating.schema import Simple
-from queries.stores import Row, Stores
+from queries.stores import EPOCH, Row, Stores
 
 _ZERO: Final = Decimal(0)
 _PLACES: Final = Decimal(1).scaleb(-12)
 _PRECISION: Final = 130
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SPARE: Final = timedelta(days=1)
 _GROWING: Final = ("count", "sum", "weighted_sum")
 """Aggregations whose quantity adds up as time passes; a maximum, a last value or a number of users does not."""
 
@@ -103,22 +105,43 @@ def spend(
 
     :raises InvalidRequest: no such customer was configured then.
     """
+    return spend_of(stores, [customer], at, now=now, as_of=as_of, explained=explained)
+
+
+def spend_of(
+    stores: Stores,
+    customers: Sequence[str],
+    at: datetime,
+    *,
+    now: datetime | None = None,
+    as_of: datetime | None = None,
+    explained: bool = False,
+) -> list[ContractSpend]:
+    """Return the same of several customers, in their order, with one look at the rated rows.
+
+    :raises InvalidRequest: one of them was not configured then.
+    """
     revision = stores.history.at(int((as_of or at).timestamp() * 1000)) if as_of else stores.history.latest
-    if customer not in revision.customers:
-        message = f"there is no customer {customer[:64]!r}"
-        raise InvalidRequest(message)
-    found = []
-    for contract in sorted(revision.customers[customer].contracts, key=lambda one: one.id):
-        timeline = index_of(revision).timelines[customer, contract.id]
-        if contract.from_ <= at and (contract.to is None or at < contract.to):
-            found.append(_contract(stores, revision, timeline, at, as_of, now or at, explained=explained))
-    return found
+    running = []
+    for customer in customers:
+        if customer not in revision.customers:
+            message = f"there is no customer {customer[:64]!r}"
+            raise InvalidRequest(message)
+        for contract in sorted(revision.customers[customer].contracts, key=lambda one: one.id):
+            if contract.from_ <= at and (contract.to is None or at < contract.to):
+                running.append(index_of(revision).timelines[customer, contract.id])
+    to_date = _to_date(stores, running, at, as_of)
+    return [
+        _contract(revision, timeline, to_date[timeline.customer, timeline.contract.id], at, as_of, now or at,
+                  explained=explained)
+        for timeline in running
+    ]  # fmt: skip
 
 
 def _contract(
-    stores: Stores,
     revision: Revision,
     timeline: ContractTimeline,
+    to_date: dict[tuple[str, str], Row],
     at: datetime,
     as_of: datetime | None,
     now: datetime,
@@ -128,7 +151,6 @@ def _contract(
     contract = timeline.contract
     start, end = billing_period(contract.billing_period, contract.from_, at)
     terms = timeline.at(first_minute(at.replace(second=0, microsecond=0)))[2]
-    to_date = _to_date(stores, timeline, start, at, as_of)
     elapsed = _elapsed(timeline, terms, start, end, min(now, as_of or now))
     growing = frozenset(name for name, meter in revision.meters.items() if meter.aggregation in _GROWING)
     charges = list(_charges(timeline, terms, to_date, elapsed, (start, end), growing, explained=explained))
@@ -152,26 +174,44 @@ def _contract(
 
 
 def _to_date(
-    stores: Stores, timeline: ContractTimeline, start: datetime, at: datetime, as_of: datetime | None
-) -> dict[tuple[str, str], Row]:
-    """Return the sums of the rated rows of the billing period, and of the commitments' periods, per charge and row."""
-    starts = [start, *(commitment_period(timeline, one, at)[0] for one in timeline.contract.commitments)]
+    stores: Stores, timelines: Sequence[ContractTimeline], at: datetime, as_of: datetime | None
+) -> dict[tuple[str, str], dict[tuple[str, str], Row]]:
+    """Return by customer and contract the sums of their rated rows, per charge and price row.
+
+    Of the billing periods that hold `at`, and of the commitments' own periods.
+    """
+    found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    periods = []
+    for timeline in timelines:
+        contract = timeline.contract
+        found[timeline.customer, contract.id] = {}
+        begins = [billing_period(contract.billing_period, contract.from_, at)[0]]
+        begins += [commitment_period(timeline, one, at)[0] for one in contract.commitments]
+        periods += [(timeline.customer, contract.id, begin) for begin in begins]
+    if not periods:
+        return found
     kinds = ", ".join(f"'{kind}'" for kind in USAGE_KINDS)
     rows = stores.rows(
-        "SELECT charge, price_row, any(r.meter) AS metered, max(r.plan_version) AS version,"  # noqa: S608
+        "SELECT customer, contract, charge, price_row, any(r.meter) AS metered, max(r.plan_version) AS version,"  # noqa: S608
         f" sumIf(r.quantity, line_kind IN ({kinds})) AS q, sumIf(r.events, line_kind IN ({kinds})) AS n,"
         " sum(r.amount) AS total, sum(r.revenue_amount) AS revenue, countIf(status = 'provisional') AS open_rows"
-        " FROM @rated_usage_current AS r WHERE customer = {customer:String} AND contract = {contract:String}"
-        " AND period_start IN {starts:Array(DateTime64(6))} AND status IN ('sealed', 'provisional')"
-        " AND booked_hour < {as_of:DateTime} GROUP BY charge, price_row ORDER BY charge, price_row",
+        " FROM @rated_usage_current AS r WHERE customer IN {customers:Array(String)}"
+        " AND (customer, contract, toUnixTimestamp64Micro(period_start))"
+        " IN {periods:Array(Tuple(String, String, Int64))}"
+        # Nothing of a period is booked before it begins: this bounds the months that are read.
+        " AND booked_hour >= {booked_from:DateTime}"
+        " AND status IN ('sealed', 'provisional') AND booked_hour < {as_of:DateTime}"
+        " GROUP BY customer, contract, charge, price_row ORDER BY customer, contract, charge, price_row",
         {
-            "customer": timeline.customer,
-            "contract": timeline.contract.id,
-            "starts": starts,
+            "customers": sorted({customer for customer, _, _ in periods}),
+            "periods": [(customer, contract, (begin - EPOCH) // _MICROSECOND) for customer, contract, begin in periods],
+            "booked_from": max(EPOCH, min(begin for _, _, begin in periods) - _SPARE),
             "as_of": as_of or datetime(2100, 1, 1, tzinfo=UTC),
         },
     )
-    return {(row["charge"], row["price_row"]): row for row in rows}
+    for row in rows:
+        found[row["customer"], row["contract"]][row["charge"], row["price_row"]] = row
+    return found
 
 
 def _elapsed(
@@ -180,8 +220,7 @@ def _elapsed(
     """Return the part of the covered period that has passed: from 0 to 1."""
     covered = None if terms is None else timeline.covered(start, end, terms.plan_version)
     begins, ends = covered or (start, end)
-    microsecond = timedelta(microseconds=1)
-    passed = Fraction((now - begins) // microsecond, (ends - begins) // microsecond)
+    passed = Fraction((now - begins) // _MICROSECOND, (ends - begins) // _MICROSECOND)
     return min(max(passed, Fraction(0)), Fraction(1))
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from config.meters import Meter
 from core.errors import InvalidRequest
 from queries.stores import EPOCH, Row, Stores
+from queries.usage_sources import SETTINGS, Asked, source
 from queries.windows import Window, borders, windows, zone_of
 
 TENANT: Final = "tenant"
@@ -107,53 +108,52 @@ def _meter(stores: Stores, question: UsageQuestion) -> Meter:
 
 def usage_sql(question: UsageQuestion, meter: Meter, moments: Sequence[int]) -> tuple[str, dict[str, Any]]:
     """Return the query and its parameters; `moments` are the windows' borders in Unix seconds."""
-    parameters: dict[str, Any] = {"meter": meter.id, "begins": question.begins, "ends": question.ends}
-    conditions = [
-        "meter = {meter:String}",
-        "usage_minute >= {begins:DateTime}",
-        "usage_minute < {ends:DateTime}",
-        # Nothing is booked before it is used: this bounds the months that are read.
-        "booked_minute >= {begins:DateTime}",
-    ]
-    if question.as_of is not None:
-        conditions.append("booked_minute < {as_of:DateTime}")
-        parameters["as_of"] = question.as_of
+    conditions = ["meter = {meter:String}"]
+    parameters: dict[str, Any] = {"meter": meter.id, "limit": question.limit + 1}
     if question.tenants is not None:
         conditions.append("tenant IN {tenants:Array(String)}")
         parameters["tenants"] = list(question.tenants)
-    groups = []
     for place, (name, values) in enumerate(sorted(question.dimensions.items())):
         conditions.append(f"dimensions[{{d{place}:String}}] IN {{v{place}:Array(String)}}")
         parameters |= {f"d{place}": name, f"v{place}": list(values)}
+    columns = []
     for place, name in enumerate(question.group_by):
         if name == TENANT:
-            groups.append(f"tenant AS g{place}")
+            columns.append(f"tenant AS g{place}")
         else:
-            groups.append(f"dimensions[{{k{place}:String}}] AS g{place}")
+            columns.append(f"dimensions[{{k{place}:String}}] AS g{place}")
             parameters[f"k{place}"] = name
-    listed = ",".join(str(int(moment)) for moment in moments[:-1])
-    bucket = f"roundDown(toUInt32(usage_minute), [{listed}]) AS bucket"
-    in_time = "usage_minute + INTERVAL 59 MINUTE" if meter.aggregation == "weighted_sum" else "usage_minute"
-    measures = (
-        f"sum(f.events) AS n, sumIf(f.events, booked_minute > {in_time}) AS late, countIf(sealed = 0) AS open_facts"
-    )
-    source = f"FROM @usage_facts_current AS f WHERE {' AND '.join(conditions)}"
-    names = [f"g{place}" for place in range(len(groups))]
-    keys = ", ".join(["bucket", *names])
     merged = _MERGED.get(meter.aggregation)
-    columns = ", ".join([bucket, *groups])
+    if merged is not None:
+        columns += ["tenant AS owner", "series"]
+    asked = Asked(
+        begins=question.begins,
+        ends=question.ends,
+        as_of=question.as_of,
+        conditions=conditions,
+        columns=columns,
+        borders=moments,
+        tenants_matter=question.tenants is not None or TENANT in question.group_by,
+        aggregation=meter.aggregation,
+    )
+    rows, more = source(asked)
+    parameters |= more
+    names = [f"g{place}" for place in range(len(question.group_by))]
+    keys = ", ".join(["bucket", *names])
+    listed = ",".join(str(int(moment)) for moment in moments[:-1])
+    found = ", ".join([f"roundDown(f.at, [{listed}]) AS bucket", *(f"f.{name} AS {name}" for name in names)])
+    measures = "sum(f.n) AS n, sum(f.late) AS late, sum(f.open_facts) AS open_facts"
     if merged is None:
-        text = f"SELECT {columns}, sum(f.value) AS amount, {measures} {source} GROUP BY {keys}"
+        text = f"SELECT {found}, sum(f.value) AS amount, {measures} FROM ({rows}) AS f GROUP BY {keys}"  # noqa: S608
     else:
         # One row per series first: a maximum over series would not be what is priced.
         text = (
-            f"SELECT {keys}, sum(merged) AS amount, sum(n) AS n, sum(late) AS late, sum(open_facts) AS open_facts FROM"  # noqa: S608
-            f" (SELECT {columns}, {merged} AS merged, {measures} {source}"
-            f" GROUP BY {keys}, tenant, dimensions) GROUP BY {keys}"
+            f"SELECT {keys}, sum(f.merged) AS amount, {measures} FROM"  # noqa: S608
+            f" (SELECT {found}, {merged} AS merged, {measures} FROM ({rows}) AS f"
+            f" GROUP BY {keys}, f.owner, f.series) AS f GROUP BY {keys}"
         )
     if question.after is not None:
         places = ", ".join(f"{{a{place}:{'String' if place else 'UInt32'}}}" for place in range(len(question.after)))
         text += f" HAVING ({keys},) > ({places},)" if not names else f" HAVING ({keys}) > ({places})"
         parameters |= {f"a{place}": value for place, value in enumerate(question.after)}
-    parameters["limit"] = question.limit + 1
-    return f"{text} ORDER BY {keys} LIMIT {{limit:UInt32}}", parameters
+    return f"{text} ORDER BY {keys} LIMIT {{limit:UInt32}} {SETTINGS}", parameters

@@ -12,7 +12,7 @@ from console.pages.base import Page, Values, Visit
 from console.problems import Problem
 from console.scope import customers_of
 from console.spending import SPEND_COLUMNS, spend_rows
-from queries.spend import ContractSpend, spend
+from queries.spend import ContractSpend, spend, spend_of
 from queries.stores import Row, Stores
 
 _CUSTOMERS_MAX: Final = 200
@@ -48,7 +48,7 @@ def _answer(visit: Visit, stores: Stores, kind: str) -> Values | Response:
             "now": now,
         }
     chosen = customers if kind else customers[:_CUSTOMERS_MAX]
-    contracts = [one for name in chosen for one in spend(stores, name, at, now=now, as_of=as_of)]
+    contracts = spend_of(stores, chosen, at, now=now, as_of=as_of)
     if kind:
         return exporting.file_of("spend", kind, SPEND_COLUMNS, spend_rows(contracts))
     return {

@@ -130,14 +130,18 @@ TTL_COLUMNS: Final[dict[str, str]] = {
     "financial_documents": "booked_hour",
 }
 """Tables that may forget, and the time that decides it."""
+SUMS_OF: Final = {"usage_facts": ("usage_hours", "usage_totals")}
+"""Tables that forget with another one, by `booked_hour`."""
 
 
 def retention_statements(settings: ClickHouseSettings) -> list[str]:
     """Return the statements that set each table's retention; none for tables that are not named."""
+    named = [(table, TTL_COLUMNS[table], days) for table, days in sorted(settings.retention_days.items())]
+    sums = [(one, "booked_hour", days) for table, _, days in named for one in SUMS_OF.get(table, ())]
     return [
         f"ALTER TABLE {quoted(settings.database)}.{quoted(table)}"
-        f" MODIFY TTL toDateTime({TTL_COLUMNS[table]}, 'UTC') + INTERVAL {days} DAY"
-        for table, days in sorted(settings.retention_days.items())
+        f" MODIFY TTL toDateTime({column}, 'UTC') + INTERVAL {days} DAY"
+        for table, column, days in named + sums
     ]
 
 

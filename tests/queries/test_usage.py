@@ -17,7 +17,7 @@ from tests.queries.conftest import START, Finished
 END = START + timedelta(hours=8)
 
 
-def _oracle(facts: list[Row], question: UsageQuestion, aggregation: str) -> dict[Any, tuple[Decimal, int, int]]:
+def oracle(facts: list[Row], question: UsageQuestion, aggregation: str) -> dict[Any, tuple[Decimal, int, int]]:
     found = borders(question.window, zone_of(question.zone), question.begins, question.ends)
     series: dict[Any, list[Row]] = defaultdict(list)
     for fact in facts:
@@ -86,7 +86,7 @@ def test_every_meter_by_window_zone_group_and_booked_time(finished: Finished) ->
                 group = [row["tenant"] if name == "tenant" else row["dimensions"][name] for name in question.group_by]
                 actual[row["window_start"], tuple(group)] = (row["value"], row["events"], row["late_events"])
             assert len(actual) == len(rows), "a row came twice"
-            assert actual == _oracle(facts, question, meter.aggregation), (meter.id, case)
+            assert actual == oracle(facts, question, meter.aggregation), (meter.id, case)
             checked += len(rows)
     assert checked > 1000
 

@@ -14,9 +14,11 @@ import orjson
 import polars as pl
 import pytest
 
+from config.meters import Meter
 from config.settings import ClickHouseSettings
 from core.frames import FACT_SCHEMA
 from sinks import clickhouse
+from sinks.clickhouse import usage_hours
 from sinks.clickhouse.client import Client, connect
 from sinks.clickhouse.tables import TABLES
 from sinks.clickhouse.writer import TableWriter
@@ -34,6 +36,9 @@ def _at(minute: int) -> datetime:
 
 ODD = '{"model":"a/b \\"ü\\" \\\\ 1"}'
 """Dimensions whose text has to be escaped."""
+
+
+METER = Meter.model_validate({"id": "any", "event_type": "e", "aggregation": "sum", "value": "$.v"})
 
 
 def _made() -> list[dict[str, Any]]:
@@ -62,9 +67,9 @@ def _made() -> list[dict[str, Any]]:
 MADE = _made()
 
 
-@pytest.fixture(scope="module")
-def client(clickhouse_url: str) -> Iterator[Client]:
-    """A database with the facts, written twice: the views must count none of them double."""
+@pytest.fixture(scope="module", params=["from facts", "from sums"])
+def client(request: pytest.FixtureRequest, clickhouse_url: str) -> Iterator[Client]:
+    """A database with the facts, written twice: the views must count none of them double, with or without sums."""
     settings = ClickHouseSettings(url=clickhouse_url, database=f"test_{uuid.uuid4().hex[:12]}")
     clickhouse.migrate(settings)
     writer = TableWriter(TABLES["usage_facts"], settings, rows.STREAMS, stop=threading.Event(), epoch_s=1)
@@ -77,6 +82,10 @@ def client(clickhouse_url: str) -> Iterator[Client]:
             f"INSERT INTO {settings.database}.meters VALUES"
             " ('peak', 'max', 'v', now64(3)), ('level', 'latest', 'v', now64(3))"
         )
+        if request.param == "from sums":
+            meters = {name: METER.model_copy(update={"id": name, "aggregation": function})
+                      for name, function in (("peak", "max"), ("level", "latest"), ("tokens", "sum"))}  # fmt: skip
+            list(usage_hours.advance(found, meters, _at(NEWEST // HOUR * HOUR - 2 * HOUR)))
         yield found
         found.command(f"DROP DATABASE {settings.database}")
 
@@ -129,10 +138,11 @@ def test_one_tenants_hours_are_found_by_the_key_and_by_the_partition(client: Cli
     plan = "\n".join(
         row[0] for row in _read(client, f"EXPLAIN indexes = 1 SELECT * FROM @tenant_usage_by_hour({span})")
     )
-    key = plan.split("PrimaryKey", 1)[1]
-    assert "tenant" in key
-    assert "booked_minute" in key
-    read, there = re.findall(r"Parts: (\d+)/(\d+)", plan.split("Min-Max", 1)[1])[0]
+    *sums, facts = plan.split("PrimaryKey")[1:]
+    assert all("booked_hour" in key and "tenant" in key for key in sums)  # none where there are no sums
+    assert "tenant" in facts
+    assert "booked_minute" in facts
+    read, there = re.findall(r"Parts: (\d+)/(\d+)", plan.split("Min-Max")[-1])[0]
     assert int(read) < int(there)  # January's partition is not touched
 
 

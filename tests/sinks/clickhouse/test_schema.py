@@ -107,3 +107,17 @@ def test_retention_is_a_ttl_on_the_tables_that_are_named(clickhouse_settings: Cl
             parameters={"d": wanted.database},
         )
     assert {row[0]: row[1] for row in found.result_rows} == {"usage_events": 1, "usage_facts": 0}
+
+
+def test_sums_forget_with_their_facts(clickhouse_settings: ClickHouseSettings) -> None:
+    wanted = clickhouse_settings.model_copy(update={"retention_days": {"usage_facts": 500}})
+    clickhouse.migrate(wanted)
+    with connect(wanted) as client:
+        found = client.query(
+            "SELECT name, extract(engine_full, 'TTL toDateTime\\((\\w+), .UTC.\\) \\+ toIntervalDay\\(500\\)') AS time"
+            " FROM system.tables WHERE database = {d:String} AND time != ''",
+            parameters={"d": wanted.database},
+        )
+    assert {str(name): str(time) for name, time in found.result_rows} == {
+        "usage_facts": "booked_minute", "usage_hours": "booked_hour", "usage_totals": "booked_hour",
+    }  # fmt: skip
