@@ -90,7 +90,6 @@ def _pages(stores: Stores) -> dict[str, str]:
         "reconciliation": "/reconciliation",
         "trace": "/trace",
         "trace of an event": f"/trace?q={quote(event)}",
-        "trace of a document": f"/trace?q={key}",
         "events behind a point": f"/events?tenant=s0&meter=input&window=hour&from={hour}",
         "plans": "/plans",
     }

@@ -38,6 +38,8 @@ BENCHES: Final = (
     "whatif",
     "ingest",
     "reconcile",
+    "queries",
+    "pages",
     "growth",
     "freshness",
     "engine",

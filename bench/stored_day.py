@@ -242,6 +242,8 @@ def documents_since(client: Client, since: datetime) -> Iterator[ActDocument]:
                 "accounting_period": "2026-09",
                 "posting_date": f"{START:%Y-%m-%d}",
                 "kind": "accrual",
+                "config_version": "bench",
+                "total": f"{sum(amount for *_, amount in entries):.2f}",
                 "lines": lines,
             }
         )

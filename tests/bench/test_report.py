@@ -72,3 +72,13 @@ def test_numbers() -> None:
         "2.35",
         "0.0123",
     ]
+
+
+def test_a_limit_is_met_from_below() -> None:
+    def page(value_ms: float) -> list[str]:
+        return render(result(figure("pages", "the slowest page, median", value_ms, "ms"))).splitlines()
+
+    start = "| pages: the slowest page, median, ms (final target) | at most 300 |"
+    assert f"{start} 299 | yes |" in page(299)
+    assert f"{start} 301 | **no** |" in page(301)
+    assert f"{start} not run | - |" in render(result()).splitlines()
