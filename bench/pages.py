@@ -5,9 +5,9 @@ the first byte sent to the last one received, without the browser's own work.
 """
 
 import os
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -18,7 +18,7 @@ import httpx
 import psutil
 
 from bench.figures import Figure, figure
-from bench.ingest import ROOT, address_of
+from bench.service import ROOT, cpu_s_of, serving
 from bench.stored_month import LAST_DAY, OPEN, stored_month
 from config.settings import Settings
 from queries.stores import Stores, open_stores
@@ -41,15 +41,13 @@ def measure(*, quick: bool) -> list[Figure]:
     ):
         with open_stores(settings) as stores:
             pages = _pages(stores)
-        service, token = _serve(settings)
-        try:
-            address = address_of(service)
-            watched = [psutil.Process(pid), psutil.Process(service.pid)]
-            watched += watched[1].children(recursive=True)
-            found = _asked(address, token, pages, watched, ASKED_QUICK if quick else ASKED)
-        finally:
-            service.terminate()
-            service.wait(30)
+        token = _token(settings)
+        with serving(_environment(settings)) as service:
+
+            def processor_s() -> float:
+                return service.cpu_s() + cpu_s_of(psutil.Process(pid))
+
+            found = _asked(service.address, token, pages, processor_s, ASKED_QUICK if quick else ASKED)
     taken = sorted(found.items(), key=lambda one: -figure("", "", one[1][0], "").value)
     slowest = figure("pages", SLOWEST, figure("", "", taken[0][1][0], "").value, "ms")
     figures = [slowest]
@@ -95,31 +93,27 @@ def _pages(stores: Stores) -> dict[str, str]:
     }
 
 
-def _serve(settings: Settings) -> "tuple[subprocess.Popen[str], str]":
+def _environment(settings: Settings) -> dict[str, str]:
+    return os.environ | {
+        "METERBRIDGE_CONFIG_FILE": str(ROOT / "config" / "meterbridge.yaml"),
+        "METERBRIDGE_STATE_DIR": str(settings.state_dir),
+        "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
+        "METERBRIDGE_CLICKHOUSE__DATABASE": settings.clickhouse.database,
+        "METERBRIDGE_CONSOLE__PORT": "0",
+        "METERBRIDGE_METRICS__CONSOLE_PORT": "0",
+        "METERBRIDGE_CONSOLE__REQUESTS_PER_S_MAX": "100000",
+    }
+
+
+def _token(settings: Settings) -> str:
     engine = ledger.connect(settings.ledger_url)
     _, token = tokens.create(engine, "bench", "admin", actor="bench", now=datetime.now(UTC))
     engine.dispose()
-    service = subprocess.Popen(
-        [sys.executable, "-m", "cli", "serve", "--json"],
-        env=os.environ
-        | {
-            "METERBRIDGE_CONFIG_FILE": str(ROOT / "config" / "meterbridge.yaml"),
-            "METERBRIDGE_STATE_DIR": str(settings.state_dir),
-            "METERBRIDGE_CLICKHOUSE__URL": settings.clickhouse.url,
-            "METERBRIDGE_CLICKHOUSE__DATABASE": settings.clickhouse.database,
-            "METERBRIDGE_CONSOLE__PORT": "0",
-            "METERBRIDGE_METRICS__CONSOLE_PORT": "0",
-            "METERBRIDGE_CONSOLE__REQUESTS_PER_S_MAX": "100000",
-        },
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return service, token
+    return token
 
 
 def _asked(
-    address: str, token: str, pages: dict[str, str], watched: list[psutil.Process], asked: int
+    address: str, token: str, pages: dict[str, str], processor_s: Callable[[], float], asked: int
 ) -> dict[str, tuple[list[float], float]]:
     """Return per page the milliseconds of each answer, and the processor time of one.
 
@@ -134,19 +128,15 @@ def _asked(
             took_ms = []
             for number in range(asked + 1):
                 if number == 1:  # the first one compiles templates and opens connections
-                    before_s = _processor_s(watched)
+                    before_s = processor_s()
                 began_s = perf_counter()
                 answer = client.get(path)
                 took_ms.append((perf_counter() - began_s) * 1e3)
                 if answer.status_code != httpx.codes.OK:
                     message = f"{path} was answered by {answer.status_code}: {answer.text[:2000]}"
                     raise SystemExit(message)
-            found[name] = (took_ms[1:], (_processor_s(watched) - before_s) * 1e3 / asked)
+            found[name] = (took_ms[1:], (processor_s() - before_s) * 1e3 / asked)
     return found
-
-
-def _processor_s(watched: list[psutil.Process]) -> float:
-    return sum(sum(one.cpu_times()[:2]) for one in watched)
 
 
 if __name__ == "__main__":
