@@ -20,7 +20,8 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _ENTRY_SEQ: Final = "toUInt64(substring(entry_id, position(entry_id, '-') + 1))"
 _COLUMNS: Final = (
     "source, id, type, tenant, event_time, ingest_time, booked_minute, stream, entry_id, entry_index,"
-    f" {_ENTRY_SEQ} AS seq, toUnixTimestamp64Micro(event_time) AS event_us, toUnixTimestamp64Milli(ingest_time) AS ms"
+    f" {_ENTRY_SEQ} AS seq, toUnixTimestamp64Micro(event_time) AS event_us, toUnixTimestamp64Milli(ingest_time) AS ms,"
+    " data"
 )
 _PLACE: Final = "(event_us, stream, ms, seq, entry_index)"
 
@@ -79,7 +80,7 @@ def events_sql(question: EventsQuestion, meter: Meter, rules: Rules) -> tuple[st
     """Return the query and its parameters.
 
     Events and voids are asked for apart: the one by the index on event times, the other, which are used when their
-    original was, by that on types.
+    original was, by that on types. Values and dimensions are read of the page's events only.
     """
     sql = MeterSql.of(meter)
     late = timedelta(days=rules.too_old_days + 1)
@@ -109,12 +110,12 @@ def events_sql(question: EventsQuestion, meter: Meter, rules: Rules) -> tuple[st
     chosen = " AND ".join(conditions)
     original = "parseDateTime64BestEffortOrNull(JSONExtractString(data, 'data', 'time'), 6, 'UTC')"
     used = f"ifNull({original}, event_time)"
-    select = f"SELECT {_COLUMNS}, {sql.sign} AS sign, {sql.text} AS value, {sql.dimensions} AS dimensions"
-    source = f"FROM @usage_events_current WHERE {chosen}"
+    source = f"SELECT {_COLUMNS} FROM @usage_events_current WHERE {chosen}"  # noqa: S608
     own = "event_time >= {from:DateTime64(6)} AND event_time < {to:DateTime64(6)} AND type != {void:String}"
     void = f"type = {{void:String}} AND {used} >= {{from:DateTime64(6)}} AND {used} < {{to:DateTime64(6)}}"
+    page = f"SELECT * FROM ({source} AND {own} UNION ALL {source} AND {void}) ORDER BY {_PLACE} LIMIT {{limit:UInt32}}"  # noqa: S608
     text = (
-        f"SELECT * FROM ({select} {source} AND {own} UNION ALL {select} {source} AND {void})"  # noqa: S608
-        f" ORDER BY {_PLACE} LIMIT {{limit:UInt32}}"
+        f"SELECT * EXCEPT (data, event_us), {sql.sign} AS sign, {sql.text} AS value, {sql.dimensions} AS dimensions"  # noqa: S608
+        f" FROM ({page}) ORDER BY {_PLACE}"
     )
     return text, parameters
