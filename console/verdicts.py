@@ -11,7 +11,7 @@ import numpy as np
 
 from config.revision import History, Revision
 from operators.decode import FAST_BYTES_MIN, FAST_LINES_MIN, Decoder
-from operators.decode_entries import reject_row
+from operators.decode_lines import reject_row
 from operators.decode_plan import WHITESPACE, RevisionPlan
 from operators.decode_quick import QuickLook
 from operators.decode_slow import Rejected, decode_event

@@ -12,8 +12,9 @@ from config.revision import History, Revision
 from core.frames import POSITION, POSITION_SCHEMA, REJECT_SCHEMA
 from operators.decode_assemble import ROW, Decoded, Part, Schema, assemble, joined, shard_order
 from operators.decode_columns import TypeDecoder
-from operators.decode_entries import Lines, lines_of
+from operators.decode_entries import lines_of
 from operators.decode_fast import Envelopes, decode_envelopes
+from operators.decode_lines import Lines
 from operators.decode_plan import RevisionPlan
 from operators.decode_scan import Compiled
 from operators.decode_slow import Rejected, decode_event
@@ -96,14 +97,14 @@ class Decoder:
     def _takes_columns(self, lines: Lines) -> bool:
         if self._path != "auto":
             return self._path != "slow"
-        return len(lines.raw) >= FAST_LINES_MIN or sum(map(len, lines.raw)) >= FAST_BYTES_MIN
+        return len(lines) >= FAST_LINES_MIN or len(lines.text) >= FAST_BYTES_MIN
 
     def _scanner(self, lines: Lines, prepared: _Prepared) -> "Scanner | None":
         """Return the compiled path if this batch is one for it."""
         if self._compiled is None or self._path not in ("auto", "scan"):
             return None
         if prepared.scanner is None:
-            prepared.scanner = self._compiled.scanner(prepared.plan, len(lines.raw), at_once=self._path == "scan")
+            prepared.scanner = self._compiled.scanner(prepared.plan, len(lines), at_once=self._path == "scan")
         return prepared.scanner
 
     def _spans(self, batch: RawBatch) -> Iterator[tuple[int, int, Revision]]:
@@ -124,8 +125,8 @@ class Decoder:
     def _decode_lines(self, lines: Lines, prepared: _Prepared) -> Decoded:
         """Return the accepted events; rejects are added to the lines."""
         found: list[Decoded] = []
-        rows = np.arange(len(lines.raw))
-        if lines.raw and self._takes_columns(lines):
+        rows = np.arange(len(lines))
+        if len(lines) and self._takes_columns(lines):
             scanner = self._scanner(lines, prepared)
             if scanner is not None and (scanned := scanner.decode(lines)) is not None:
                 found.append(scanned)
@@ -141,7 +142,7 @@ class Decoder:
         rejects = pl.DataFrame(lines.rejects, schema=REJECT_SCHEMA, orient="row")
         rejects = rejects.sort(POSITION, maintain_order=True)
         # The shards stand one behind the other, each in position order; slices share the memory.
-        rows, ends = shard_order(decoded, len(lines.raw), self._id_shards)
+        rows, ends = shard_order(decoded, len(lines), self._id_shards)
         events = assemble(decoded, lines, rows, schema)
         shard = np.repeat(np.arange(self._id_shards), np.diff(ends, prepend=0))
         rejects_shard = self._shard_of_rejects(rejects, events, shard)
@@ -189,7 +190,7 @@ def _with_meters(envelopes: Envelopes, lines: Lines, prepared: _Prepared) -> Dec
         void_content=pl.lit(0, dtype=pl.UInt64),
         sign=pl.lit(1, dtype=pl.Int8),
     )
-    row = np.where(kept, envelopes.row, len(lines.raw))
+    row = np.where(kept, envelopes.row, len(lines))
     return Decoded(base, row, [Part(frame, row[rows]) for frame, rows in metered_by_type])
 
 
@@ -208,7 +209,7 @@ def _slow(lines: Lines, rows: npt.NDArray[np.int64], plan: RevisionPlan) -> pl.D
     """Decide those rows one by one; return the accepted ones, or None if there are none."""
     accepted: list[dict[str, Any]] = []
     for row in rows.tolist():
-        verdict = decode_event(lines.raw[row], int(lines.entry_ms[row]), plan)
+        verdict = decode_event(lines.line(row), int(lines.entry_ms[row]), plan)
         if isinstance(verdict, Rejected):
             lines.reject(row, verdict.reason, verdict.detail)
             continue

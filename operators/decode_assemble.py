@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from operators.decode_entries import Lines
+from operators.decode_lines import Lines
 
 ROW = "row"
 
@@ -94,17 +94,16 @@ def shard_order(decoded: Decoded, lines: int, shards: int) -> tuple[Places, Plac
 
 def assemble(decoded: Decoded, lines: Lines, rows: Places, schema: Schema) -> pl.DataFrame:
     """Return the events of those lines in that order, with all columns of the schema."""
-    raw = pl.Series(lines.raw, dtype=pl.Binary) if lines.column is None else lines.column
     columns: dict[str, pl.Series] = {
         "entry_ms": pl.Series(lines.entry_ms[rows], dtype=pl.Int64),
         "stream": pl.Series(lines.stream[rows], dtype=pl.UInt16),
         "entry_seq": pl.Series(lines.entry_seq[rows], dtype=pl.Int64),
         "entry_index": pl.Series(lines.entry_index[rows], dtype=pl.Int32),
         # Lines that are not accepted may be no text, so the type changes behind the gathering.
-        "raw": raw.gather(rows).cast(pl.String),
+        "raw": lines.column().gather(rows).cast(pl.String),
     }
     for part in (Part(decoded.base, decoded.rows), *decoded.parts):
-        gathered = part.frame.select(pl.all().gather(_index(part.rows, rows, len(lines.raw))))
+        gathered = part.frame.select(pl.all().gather(_index(part.rows, rows, len(lines))))
         columns |= {series.name: series for series in gathered.get_columns()}
     missing = {
         name: pl.repeat(None, len(rows), dtype=kind, eager=True) for name, kind in schema.items() if name not in columns

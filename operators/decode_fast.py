@@ -15,7 +15,7 @@ import polars as pl
 
 from core import digests
 from core.reasons import CONTROL_TYPE, VOID_TYPE
-from operators.decode_entries import Lines
+from operators.decode_lines import Lines
 from operators.decode_plan import ATTRIBUTE_CHARS_MAX, BLOCK_LINES, NESTING_MAX, SUBJECT_CHARS_MAX, RevisionPlan
 from operators.decode_times import NO_TIME, times_us
 
@@ -60,7 +60,7 @@ def decode_envelopes(lines: Lines, rows: npt.NDArray[np.int64], plan: RevisionPl
     Guarantee: pure; every good event in the answer is one that the slow path accepts with the same columns, as far
     as its attributes go.
     """
-    raw = lines.raw if len(rows) == len(lines.raw) else [lines.raw[row] for row in rows.tolist()]
+    raw = lines.raw(rows)
     joined = b"\n".join(raw)
     plausible = np.flatnonzero(_plausible(raw, joined, plan.rules.event_bytes_max))
     if len(plausible) < len(raw):

@@ -29,11 +29,6 @@ def texts(text: npt.NDArray[np.uint8], begins: I32, sizes: I32) -> pl.Series:
     return _column(pa.large_string(), offsets, _buffer(out))
 
 
-def lines(joined: bytes, starts: npt.NDArray[np.int64], *, is_utf8: bool) -> pl.Series:
-    """Return lines that stand one behind the other as a column without a copy: String if valid, else Binary."""
-    return _column(pa.large_string() if is_utf8 else pa.large_binary(), starts, pa.py_buffer(joined))
-
-
 def _column(kind: pa.DataType, offsets: npt.NDArray[np.int64], values: pa.Buffer) -> pl.Series:
     array = pa.Array.from_buffers(kind, len(offsets) - 1, [None, _buffer(offsets), values])
     return _series(array)

@@ -57,7 +57,8 @@ def _type_number(text: Any, at: int, size: int, names: Any, types: Any) -> int:
 @compiled
 def read(
     text: Any,
-    starts: Any,
+    begins_of_lines: Any,
+    ends_of_lines: Any,
     entry_ms: Any,
     is_utf8: bool,
     wanted: Any,
@@ -73,7 +74,7 @@ def read(
 ) -> int:
     """Read every line that is plain and return how many are; what is written, see `operators.scan.scanner`.
 
-    :param starts: where each line begins, and where the last one ends.
+    :param begins_of_lines: where each line begins; between two may stand anything.
     :param scratch: room for the longest line and all attributes.
     :param counts: zeros, one for each type; how many events of it were found. The properties of an event stand at its
         place among the events of its type, so that types do not leave holes for each other.
@@ -82,8 +83,8 @@ def read(
     kinds, value_begins, value_sizes, quantities = properties
     names, types, wanted_properties, keys = wanted
     count = 0
-    for row in range(len(starts) - 1):
-        at, end = starts[row], starts[row + 1]
+    for row in range(len(begins_of_lines)):
+        at, end = begins_of_lines[row], ends_of_lines[row]
         if end - at > limits.event_bytes:
             continue
         good, data_members, seen = envelope_of(text, at, end, is_utf8, spans, members)

@@ -11,7 +11,7 @@ from core.errors import InvariantViolation
 from core.reasons import CONTROL_TYPE, VOID_TYPE
 from operators.decode_assemble import Decoded, Part
 from operators.decode_columns import Dimensions, Mask, dimensions_column, meter_columns, only
-from operators.decode_entries import Lines
+from operators.decode_lines import Lines
 from operators.decode_plan import ATTRIBUTE_CHARS_MAX, SUBJECT_CHARS_MAX, MeterPlan, Path, RevisionPlan
 from operators.decode_slow import Rejected, decode_event
 from operators.scan import columns
@@ -78,29 +78,22 @@ class Scanner:
 
         Guarantee: pure; every event in the answer is one that the slow path accepts with the same columns.
         """
-        joined = b"".join([*lines.raw, bytes(PADDING_BYTES)])
-        values_bytes = len(lines.raw) * self._properties * _VALUE_BYTES
-        if len(joined) > TEXT_BYTES_MAX or values_bytes > VALUES_BYTES_MAX:
+        values_bytes = len(lines) * self._properties * _VALUE_BYTES
+        if len(lines.text) > TEXT_BYTES_MAX or values_bytes > VALUES_BYTES_MAX:
             return None
-        starts = np.zeros(len(lines.raw) + 1, dtype=np.int64)
-        np.cumsum(np.fromiter(map(len, lines.raw), dtype=np.int64, count=len(lines.raw)), out=starts[1:])
-        is_utf8 = joined.isascii() or _is_utf8(joined)
-        found = self._read(joined, starts, lines.entry_ms, is_utf8=is_utf8)
+        found = self._read(lines)
         if not len(found.row):
             return None
         kept = np.ones(len(found.row), dtype=np.bool_)
         parts: list[tuple[pl.DataFrame, npt.NDArray[np.int64]]] = []
         for number, places in _by_type(found.type, len(self._types)):
             parts.append((self._meter(found, lines, number, places, kept), places))
-        lines.column = columns.lines(joined, starts, is_utf8=is_utf8)
-        rows = np.where(kept, found.row, len(lines.raw))
+        rows = np.where(kept, found.row, len(lines))
         return Decoded(_base(found), rows, [Part(frame, rows[places]) for frame, places in parts])
 
-    def _read(
-        self, joined: bytes, starts: npt.NDArray[np.int64], entry_ms: npt.NDArray[np.int64], *, is_utf8: bool
-    ) -> _Found:
-        events, properties = len(starts) - 1, self._properties
-        text = np.frombuffer(joined, dtype=np.uint8)
+    def _read(self, lines: Lines) -> _Found:
+        events, properties = len(lines), self._properties
+        text = np.frombuffer(lines.text, dtype=np.uint8)
         attributes = (
             np.empty(events, np.int64),
             np.empty((ATTRIBUTES, events), np.int32),
@@ -119,13 +112,14 @@ class Scanner:
         )
         count = read(
             text,
-            starts,
-            np.ascontiguousarray(entry_ms, dtype=np.int64),
-            is_utf8,
+            lines.begins,
+            lines.ends,
+            np.ascontiguousarray(lines.entry_ms, dtype=np.int64),
+            lines.is_utf8,
             self._wanted,
             self._limits,
             SECRET,
-            np.empty(int(np.diff(starts).max(initial=0)) + _SCRATCH_BYTES, np.uint8),
+            np.empty(int((lines.ends - lines.begins).max(initial=0)) + _SCRATCH_BYTES, np.uint8),
             np.empty(STRIPES, np.uint64),
             np.zeros((ATTRIBUTES, 3), np.int64),
             np.empty((2 * MEMBERS_MAX, 5), np.int64),
@@ -206,7 +200,8 @@ def prove(scanner: Scanner, plan: RevisionPlan) -> None:
     """
     entry_ms = np.array([1_793_440_800_000])
     zero = np.zeros(1, dtype=np.int32)
-    lines = Lines(zero.astype(np.uint16), entry_ms, zero.astype(np.int64), zero, [_SAMPLE])
+    begins, text = zero.astype(np.int64), _SAMPLE + bytes(PADDING_BYTES)
+    lines = Lines(zero.astype(np.uint16), entry_ms, begins, zero, text, begins, begins + len(_SAMPLE))
     found, expected = scanner.decode(lines), decode_event(_SAMPLE, int(entry_ms[0]), plan)
     read = None if found is None else found.base.row(0, named=True)
     if isinstance(expected, Rejected) or read != {name: expected.columns[name] for name in read or ()}:
@@ -273,11 +268,3 @@ def _base(found: _Found) -> pl.DataFrame:
             "content": pl.Series(found.content),
         }
     ).with_columns(void_content=pl.lit(0, dtype=pl.UInt64), sign=pl.lit(1, dtype=pl.Int8))
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
