@@ -2,7 +2,8 @@
 
 The streams are filled first; then a flow process of its own drains them. Reported are the whole process (start and
 stop included) and the steady rate: events between the first and the last sample at which rows were read, over the
-time between. The run is checked: events sent = intake counts, and rows in ClickHouse = accepted events.
+time between. The run is checked: events sent = intake counts, and rows in ClickHouse = accepted events. Beside the
+flow's processor time stands the floor of it (`bench.floor`), measured on the same entries.
 """
 
 import argparse
@@ -20,7 +21,9 @@ import httpx
 import orjson
 import psutil
 
-from bench.deployment import deployed
+from bench import floor
+from bench.deployment import CONFIG, deployed
+from bench.entries import collected
 from bench.figures import Figure, figure
 from bench.machine import describe
 from config.settings import Settings
@@ -69,6 +72,11 @@ def measure(*, quick: bool) -> list[Figure]:
             ("events_per_s_steady", "steady", "events/s"),
             ("events_per_s_whole_process", "with start and stop", "events/s"),
             ("flow_cpu_us_per_event", "processor time of the flow, with start and stop", "us/event"),
+            ("flow_cpu_us_per_event_steady", "processor time of the flow, steady", "us/event"),
+            ("floor_read_us", "floor: read", "us/event"),
+            ("floor_decode_us", "floor: decode", "us/event"),
+            ("floor_serialise_us", "floor: serialise the insert", "us/event"),
+            ("flow_against_floor", "processor time of the flow, steady, against the floor", "times"),
             ("valkey_cpu_us_per_event", "processor time of Valkey while the flow runs", "us/event"),
             ("clickhouse_cpu_us_per_event", "processor time of ClickHouse while the flow runs", "us/event"),
         ):
@@ -81,11 +89,23 @@ def run(directory: Path, events: int, batch: int, epoch_s: float, minutes: int) 
     with deployed(directory, METERBRIDGE_FLOW__EPOCH_S=str(epoch_s)) as deployment:
         start = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=30)
         workload = Workload(seed=11, events=events, start=start, end=start + timedelta(minutes=minutes))
-        sent = Producer(deployment.settings.redis).send(workload, batch=batch)
+        streams = deployment.settings.redis.streams
+        records = workload if batch == 1 else collected(workload, streams, batch)
+        sent = Producer(deployment.settings.redis).send(records, batch=batch)
+        if sent.entries > 1.1 * events / batch + len(streams):  # the producer closes an entry early when it is slow
+            message = f"{events} events went out in {sent.entries} entries: they are not batched by {batch}"
+            raise SystemExit(message)
+        least = floor.measure(deployment.settings, CONFIG)
         before_s = _servers_cpu_s(deployment.stack)
         figures = _drain(deployment.environment, sent.events)
         for server, cpu_s in _servers_cpu_s(deployment.stack).items():
             figures[f"{server}_cpu_us_per_event"] = round((cpu_s - before_s[server]) / sent.events * 1e6, 2)
+        figures |= {
+            "floor_read_us": round(least.read_us, 3),
+            "floor_decode_us": round(least.decode_us, 3),
+            "floor_serialise_us": round(least.serialise_us, 3),
+            "flow_against_floor": round(figures["flow_cpu_us_per_event_steady"] / least.total_us, 2),
+        }
         figures |= _check(deployment.settings, sent.events)
     return {
         "name": "end_to_end",
@@ -117,7 +137,7 @@ def _drain(environment: dict[str, str], events: int) -> dict[str, Any]:
     process = subprocess.Popen(
         [sys.executable, "-m", "cli", "run", "--drain"], env=environment, stdout=subprocess.DEVNULL
     )
-    samples: list[tuple[float, float]] = []
+    samples: list[tuple[float, float, float]] = []
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -125,7 +145,7 @@ def _drain(environment: dict[str, str], events: int) -> dict[str, Any]:
         time.sleep(SAMPLE_S)
         with contextlib.suppress(httpx.HTTPError):
             text = httpx.get(url, timeout=5).text
-            samples.append((time.monotonic(), _sum(text, "meterbridge_events_total{")))
+            samples.append((time.monotonic(), _sum(text, "meterbridge_events_total{"), _cpu_s(process.pid)))
     seconds = time.monotonic() - began_s
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -135,14 +155,20 @@ def _drain(environment: dict[str, str], events: int) -> dict[str, Any]:
     busy = [sample for sample in samples if sample[1] > 0]
     first = busy[0]
     last = next((sample for sample in busy if sample[1] >= busy[-1][1]), busy[-1])
-    steady = (last[1] - first[1]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
+    seconds_steady, events_steady, cpu_steady_s = (last[at] - first[at] for at in range(3))
     return {
         "seconds_whole_process": round(seconds, 2),
         "events_per_s_whole_process": round(events / seconds),
-        "events_per_s_steady": round(steady),
+        "events_per_s_steady": round(events_steady / seconds_steady) if seconds_steady else 0,
         "flow_cpu_s": round(cpu_s, 2),
         "flow_cpu_us_per_event": round(cpu_s / events * 1e6, 2),
+        "flow_cpu_us_per_event_steady": round(cpu_steady_s / events_steady * 1e6, 2) if events_steady else 0.0,
     }
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def _sum(text: str, prefix: str) -> float:

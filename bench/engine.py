@@ -60,14 +60,15 @@ class _Batches(StatefulSourcePartition[RawBatch | Marker, int]):
 
 
 class BatchSource(FixedPartitionedSource[RawBatch | Marker, int]):
-    """Hands out a batch and its marker at a time."""
+    """Hands out a batch and its marker at a time, as the reader with that number."""
 
-    def __init__(self, items: list[RawBatch | Marker]) -> None:
+    def __init__(self, items: list[RawBatch | Marker], reader: int = 0) -> None:
         self._items = items
+        self._name = f"reader-{reader:02d}"
 
     def list_parts(self) -> list[str]:
-        """Return the one reader."""
-        return ["reader-00"]
+        """Return the one reader of this process."""
+        return [self._name]
 
     def build_part(self, step_id: str, for_part: str, resume_state: int | None) -> _Batches:
         """Return the reader."""
@@ -127,12 +128,22 @@ def batches(made: lines.Input) -> list[RawBatch | Marker]:
 
 def run_flow(made: lines.Input, directory: Path) -> tuple[float, Totals]:
     """Run the metering flow over the input; return seconds, start of the engine included, and what came out."""
+    return run_items(batches(made), directory, streams=made.streams)
+
+
+def run_items(
+    items: list[RawBatch | Marker], directory: Path, *, streams: int, cluster: runtime.Cluster | None = None
+) -> tuple[float, Totals]:
+    """Run the metering flow over prepared items, those of this process if it is one of a cluster."""
+    cluster = cluster or runtime.Cluster()
     base = Settings()
     settings = base.model_copy(
         update={
             "state_dir": directory,
-            "redis": base.redis.model_copy(update={"streams": lines.stream_names(made.streams)}),
-            "flow": base.flow.model_copy(update={"compiled_dir": COMPILED_DIR}),
+            "redis": base.redis.model_copy(update={"streams": lines.stream_names(streams)}),
+            "flow": base.flow.model_copy(
+                update={"compiled_dir": COMPILED_DIR, "readers": max(1, len(cluster.addresses))}
+            ),
         }
     )
     totals = Totals()
@@ -140,11 +151,11 @@ def run_flow(made: lines.Input, directory: Path) -> tuple[float, Totals]:
     def table_sink(table: str) -> CountingSink:
         return CountingSink(lambda item: totals.add(table, item))
 
-    parts = metering.Parts(BatchSource(batches(made)), table_sink, CountingSink(lambda _: None))
+    parts = metering.Parts(BatchSource(items, cluster.process_id), table_sink, CountingSink(lambda _: None))
     flow = metering.build(settings, lines.history(), parts)
     began_s = perf_counter()
     with parts.resources:
-        runtime.execute(flow, settings, threading.Event(), runtime.Cluster())
+        runtime.execute(flow, settings, threading.Event(), cluster)
     return perf_counter() - began_s, totals
 
 

@@ -43,6 +43,7 @@ BENCHES: Final = (
     "growth",
     "freshness",
     "engine",
+    "engine_processes",
     "end_to_end",
 )
 """Modules of this package with `measure(*, quick)`; those that need servers start them."""

@@ -4,8 +4,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import orjson
+import pytest
 
-from bench import engine, lines, peer_bytewax
+from bench import engine, engine_processes, lines, peer_bytewax
 
 
 def test_the_flow_and_the_peer_compute_what_the_input_says(tmp_path: Path) -> None:
@@ -17,3 +18,8 @@ def test_the_flow_and_the_peer_compute_what_the_input_says(tmp_path: Path) -> No
     for windows in (True, False):
         result = peer_bytewax.run(made.lines, windows=windows)
         assert (result.accepted, result.tokens) == (made.accepted, made.tokens)
+
+
+def test_two_processes_of_a_cluster_compute_what_one_does() -> None:
+    cases = {one.case: one.value for one in engine_processes.compare(3_000, rounds=1)}  # ends the run if not
+    assert cases["two processes against one"] == pytest.approx(cases["two processes"] / cases["one process"])

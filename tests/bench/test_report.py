@@ -36,6 +36,13 @@ def test_targets_are_met_missed_or_not_run() -> None:
     assert "| end_to_end: 100 events per entry, steady (final target) | 250,000 | not run | - |" in lines
 
 
+def test_some_targets_are_not_to_be_exceeded() -> None:
+    case = "100 events per entry, processor time of the flow, steady, against the floor"
+    for value, met in ((1.5, "yes"), (1.7, "**no**")):
+        page = render(result(figure("end_to_end", case, value, "times")))
+        assert f"| end_to_end: {case}, times (final target) | at most 1.6 | {number(value)} | {met} |" in page
+
+
 def test_a_quick_run_does_not_call_a_target_met() -> None:
     quick = result(figure("end_to_end", "one event per entry, steady", 120_000, "events/s")) | {"quick": True}
     assert "| 100,000 | 120,000 | in this quick run |" in render(quick)
