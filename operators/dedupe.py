@@ -204,10 +204,9 @@ def _unmetered(frame: pl.DataFrame, revision: Revision) -> "np.ndarray[Any, np.d
     """Return for each event whether no meter uses its type; for a void, the original's type."""
     used = {meter.event_type for meter in revision.meters.values()}
     types = frame.get_column("type")
-    known = {name: name not in used for name in types.unique().to_list()}
-    if not any(known.values()):
+    if used.issuperset(types.unique().to_list()):
         return np.zeros(len(frame), dtype=np.bool_)
-    unmetered = np.array([known[name] for name in types.to_list()], dtype=np.bool_)
+    unmetered: np.ndarray[Any, np.dtype[np.bool_]] = (~types.is_in(sorted(used))).to_numpy().copy()
     for row in np.flatnonzero((types == VOID_TYPE).to_numpy()).tolist():
         unmetered[row] = original_type(frame.item(row, "raw")) not in used
     return unmetered
