@@ -278,7 +278,8 @@ class TableWriter:
         if self._client is None:
             self._client = self._connector(self._settings)
         client = self._client
-        known = {name: value for name, value in INSERT_SETTINGS.items() if client.knows_setting(name)}
+        wanted = {**INSERT_SETTINGS, **self._spec.insert_settings}
+        known = {name: value for name, value in wanted.items() if client.knows_setting(name)}
         faults.reach("table.insert")
         client.insert_arrow(self._spec.name, rows, known)
         faults.reach("table.inserted")
