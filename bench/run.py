@@ -141,6 +141,7 @@ def _in_process(name: str, into: Path, *, quick: bool) -> list[dict[str, Any]]:
 
 def _measure(name: str, *, quick: bool) -> list[dict[str, Any]]:
     threads.limit(workers=1)
+    threads.keep_memory()
     module = importlib.import_module(f"bench.{name}")
     return [one.to_plain() for one in module.measure(quick=quick)]
 

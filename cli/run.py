@@ -38,6 +38,7 @@ def run(
 
     cli = context()
     threads.limit(cli.settings.flow.workers)
+    threads.keep_memory()
     with loading():
         from flows import runtime  # noqa: PLC0415
 
