@@ -2,15 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from core.errors import InvalidRequest
 from queries.stores import Row, Stores
+from sinks.ledger.amounts import exact
 
 ROWS_MAX: Final = 500
 _ROWS_ASKED_FOR: Final = 500
 """Documents of so many rows are asked for at once: their customers are part of the question."""
 SPAN_MAX: Final = timedelta(days=93)
+_SETTINGS: Final = "SETTINGS optimize_move_to_prewhere_if_final = 1"
+"""Kind, hour and customer are in the key: rows of others are left out before versions are compared."""
 KINDS: Final = ("late_usage", "void")
 
 
@@ -36,7 +40,7 @@ class Corrections:
     by_kind: list[Row]
     """`line_kind`, `currency`, `rows`, `events`, `amount`."""
     by_hour: list[Row]
-    """`hour`, `kind`, `currency`, `amount`: what each booked hour corrected."""
+    """`hour`, `kind`, `currency`, `rows`, `events`, `amount`: what each booked hour corrected."""
 
 
 def corrections(stores: Stores, wanted: Wanted, rows_max: int = ROWS_MAX) -> Corrections:
@@ -52,24 +56,35 @@ def corrections(stores: Stores, wanted: Wanted, rows_max: int = ROWS_MAX) -> Cor
         "SELECT customer, contract, entity, plan, plan_version, charge, price_row, meter, period_start, usage_hour,"  # noqa: S608
         " booked_hour, accounting_period, original_period, toString(line_kind) AS line_kind, quantity, events, amount,"
         f" currency FROM @rated_usage_current WHERE {condition}"
-        " ORDER BY booked_hour DESC, abs(amount) DESC, customer, charge, usage_hour LIMIT {limit:UInt32}",
+        " ORDER BY booked_hour DESC, abs(amount) DESC, customer, charge, usage_hour LIMIT {limit:UInt32}"
+        f" {_SETTINGS}",
         values | {"limit": rows_max},
-    )
-    by_kind = stores.rows(
-        "SELECT toString(line_kind) AS kind, toString(r.currency) AS currency, count() AS rows,"  # noqa: S608
-        f" sum(r.events) AS events, sum(r.amount) AS amount FROM @rated_usage_current AS r WHERE {condition}"
-        " GROUP BY kind, currency ORDER BY kind, currency",
-        values,
     )
     by_hour = stores.rows(
         "SELECT r.booked_hour AS hour, toString(r.line_kind) AS kind, toString(r.currency) AS currency,"  # noqa: S608
-        f" sum(r.amount) AS amount FROM @rated_usage_current AS r WHERE {condition}"
-        " GROUP BY hour, kind, currency ORDER BY hour",
+        " count() AS rows, sum(r.events) AS events, sum(r.amount) AS amount"
+        f" FROM @rated_usage_current AS r WHERE {condition}"
+        f" GROUP BY hour, kind, currency ORDER BY hour, kind, currency {_SETTINGS}",
         values,
     )
+    by_kind = _by_kind(by_hour)
     for first in range(0, len(rows), _ROWS_ASKED_FOR):
         _add_documents(stores, rows[first : first + _ROWS_ASKED_FOR])
     return Corrections(rows, sum(int(row["rows"]) for row in by_kind), by_kind, by_hour)
+
+
+def _by_kind(by_hour: list[Row]) -> list[Row]:
+    """Return the totals by kind and currency."""
+    found: dict[tuple[str, str], Row] = {}
+    with exact():
+        for row in by_hour:
+            empty = {"rows": 0, "events": 0, "amount": Decimal(0)}
+            total = found.setdefault(
+                (row["kind"], row["currency"]), {"kind": row["kind"], "currency": row["currency"], **empty}
+            )
+            for name in empty:
+                total[name] += row[name]
+    return [found[key] for key in sorted(found)]
 
 
 def _condition(wanted: Wanted) -> tuple[str, dict[str, Any]]:
