@@ -39,7 +39,8 @@ from sinks.ledger import tokens
 from sources.producer import Producer
 from sources.workload import Workload
 
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 256
+"""More than are ever busy: one that waits for an answer must not keep a due request from being sent."""
 BODIES: Final = 2_000
 WARM_UP_S: Final = 5.0
 WARM_UP_SHARE: Final = 0.2

@@ -101,11 +101,12 @@ def _server(settings: "Settings", make_limiter: "MakeLimiter | None" = None) -> 
     import uvicorn  # noqa: PLC0415
 
     from console.app import make_app  # noqa: PLC0415
+    from console.server import Server  # noqa: PLC0415
     from console.services import open_services  # noqa: PLC0415
     from core.clock import SystemClock  # noqa: PLC0415
 
     services = open_services(settings, SystemClock(), make_limiter)
-    server = uvicorn.Server(uvicorn.Config(make_app(services), **options(settings.console)))
+    server = Server(uvicorn.Config(make_app(services), **options(settings.console)), services)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         server.should_exit = True  # before the server listens to signals, and when it raises them again at its end

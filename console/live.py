@@ -14,6 +14,8 @@ from queries.overview import overview
 from queries.stores import Row, Stores
 
 EVERY_S: Final = 2.0
+ENDED: Final = b""
+"""What listeners get for a message when the service ends."""
 
 log = get_logger("live")
 
@@ -45,6 +47,13 @@ class Broadcast:
         self._listeners: set[asyncio.Queue[bytes]] = set()
         self._task: asyncio.Task[None] | None = None
         self._last: bytes | None = None
+        self._has_ended = False
+
+    def end(self) -> None:
+        """Let all who listen go, and whoever comes from now on: a stream never ends by itself."""
+        self._has_ended = True
+        for queue in self._listeners:
+            _replace(queue, ENDED)
 
     def check_room(self) -> None:
         """Make sure that one more may listen, before an answer begins.
@@ -64,7 +73,9 @@ class Broadcast:
         self.check_room()
         queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=1)
         self._listeners.add(queue)
-        if self._task is None:
+        if self._has_ended:
+            queue.put_nowait(ENDED)
+        elif self._task is None:
             self._last = None
             self._task = asyncio.create_task(self._run())
         elif self._last is not None:
@@ -77,17 +88,15 @@ class Broadcast:
                 await self.close()
 
     async def _run(self) -> None:
-        while True:
+        while not self._has_ended:
             try:
                 message = await self._read()
             except Exception as error:
                 log.warning("The live numbers cannot be read.", cause=str(error))
             else:
                 self._last = message
-                for queue in self._listeners:
-                    with suppress(asyncio.QueueEmpty):
-                        queue.get_nowait()
-                    queue.put_nowait(message)
+                for queue in self._listeners if not self._has_ended else ():
+                    _replace(queue, message)
             await asyncio.sleep(self._every_s)
 
     async def close(self) -> None:
@@ -97,3 +106,9 @@ class Broadcast:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+
+def _replace(queue: "asyncio.Queue[bytes]", message: bytes) -> None:
+    with suppress(asyncio.QueueEmpty):
+        queue.get_nowait()
+    queue.put_nowait(message)

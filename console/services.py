@@ -1,6 +1,6 @@
 """What every request may use: settings, clock, stores, who asks, limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config.settings import Settings
 from console.answers import to_json
@@ -26,6 +26,13 @@ class Services:
     requests: Limiter
     events: Limiter
     make_limiter: MakeLimiter
+    feeds: list[Broadcast] = field(default_factory=list)
+    """Live figures of all kinds."""
+
+    def end_streams(self) -> None:
+        """Let all go who get live figures: what else is under way is waited for."""
+        for feed in (self.live, *self.feeds):
+            feed.end()
 
     def close(self) -> None:
         """Answer what was posted and close all connections."""

@@ -12,7 +12,7 @@ from console import scope
 from console.answers import JSON, json_answer, report_answer
 from console.api.lists import CACHED, NOT_CHANGED, report_answers
 from console.endpoint import API, Answer, Call, Endpoint
-from console.live import read_overview
+from console.live import ENDED, read_overview
 from console.parameters import Time, time_of
 from console.problems import Problem
 from console.reconciling import COLUMNS as RECONCILIATION_COLUMNS
@@ -82,6 +82,8 @@ async def get_live(call: Call) -> Response:
             while True:
                 try:
                     message = await asyncio.wait_for(queue.get(), HEARTBEAT_S)
+                    if message == ENDED:
+                        return
                     yield b"event: overview\ndata: " + message + b"\n\n"
                 except TimeoutError:
                     yield b": still here\n\n"

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from console.formats import STATES, ago, count, minute, when
-from console.live import Broadcast
+from console.live import ENDED, Broadcast
 from console.problems import of_error
 from console.services import Services
 from queries.standing import books, last_arrival, rate_per_s
@@ -70,6 +70,7 @@ async def _message(services: Services) -> bytes:
 def live_route(services: Services) -> Route:
     """Return the route of the stream; it needs a session that may read everything, and ends with it."""
     feed = Broadcast(lambda: _message(services), VIEWERS_MAX)
+    services.feeds.append(feed)
 
     async def answer(request: Request) -> Response:
         token = await services.authenticator.token_of_session(request)
@@ -92,4 +93,7 @@ async def _stream(feed: Broadcast, request: Request, services: Services) -> Asyn
             if await services.authenticator.token_of_session(request) is None:
                 return  # logged out, expired or revoked
             with suppress(TimeoutError):
-                yield await asyncio.wait_for(newest.get(), LOOK_S)
+                message = await asyncio.wait_for(newest.get(), LOOK_S)
+                if message == ENDED:
+                    return
+                yield message

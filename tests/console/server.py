@@ -10,6 +10,7 @@ import uvicorn
 
 from cli.serve import options
 from console.app import make_app
+from console.server import Server
 from console.services import Services
 
 
@@ -18,7 +19,7 @@ def serving(services: Services) -> Iterator[str]:
     """Serve on a free port and yield the address; the services are closed at the end."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_app(services), **options(services.settings.console)))
+    server = Server(uvicorn.Config(make_app(services), **options(services.settings.console)), services)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     while not server.started:

@@ -1,11 +1,16 @@
 """Live numbers: asked once for all who listen, only while somebody does, and again after a failure."""
 
 import asyncio
+from contextlib import ExitStack
 
+import httpx
 import pytest
 
-from console.live import Broadcast
+from console.live import ENDED, Broadcast
 from console.problems import Problem
+from console.services import Services
+from tests.console.conftest import bearer, make_token, same_origin
+from tests.console.server import serving
 
 
 class _Source:
@@ -98,3 +103,32 @@ def test_a_late_listener_has_the_last_message_at_once_and_too_many_are_refused()
                 assert third.get_nowait() == known
 
     asyncio.run(scene())
+
+
+def test_the_end_reaches_all_who_listen_and_who_come_later() -> None:
+    source = _Source()
+
+    async def scene() -> list[bytes]:
+        broadcast = Broadcast(source, 10, 0.01)
+        async with broadcast.listen() as first:
+            await first.get()
+            broadcast.end()
+            await asyncio.sleep(0.05)  # what is read meanwhile does not take its place
+            async with broadcast.listen() as second:
+                return [await first.get(), await second.get()]
+
+    assert asyncio.run(scene()) == [ENDED, ENDED]
+
+
+def test_streams_end_well_with_the_service(live_services: Services) -> None:
+    with ExitStack() as kept:
+        client = kept.enter_context(httpx.Client(timeout=20))
+        with serving(live_services) as address:
+            client.base_url = httpx.URL(address)
+            token = make_token(live_services)
+            client.post("/login", data={"token": token}, headers=same_origin(client))
+            asked = (client.stream("GET", "/api/v1/live", headers=bearer(token)), client.stream("GET", "/live"))
+            lines = [kept.enter_context(one).iter_lines() for one in asked]
+            assert [next(one).partition(":")[0] for one in lines] == ["event", "retry"]
+        for one in lines:
+            list(one)  # a stream that is cut off raises an error
