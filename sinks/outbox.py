@@ -51,8 +51,12 @@ def promote_all(engine: Engine, fence: int | None = None) -> int:
 
 
 def take_back(engine: Engine) -> int:
-    """Delete every staged document, since the state that calls its epoch durable is given up. Return how many."""
+    """Delete every staged document, since the state that calls its epoch durable is given up. Return how many.
+
+    A flow that has that state all the same, on another host, ends at its next transaction.
+    """
     with database.write(engine) as connection:
+        flow_fence.take(connection)
         progress.forget(connection, progress.STAGED)
         return documents.discard(connection, 0)
 

@@ -219,6 +219,8 @@ def test_a_state_whose_staged_documents_were_taken_back_is_refused(outbox: Outbo
     given_up = part.snapshot()
     assert take_back(outbox.engine) == 1
     assert outbox.states() == {"PENDING": 1}
+    with pytest.raises(LockHeld):  # it may still run somewhere
+        part.write_batch(both(3000))
     with pytest.raises(StateMismatch, match="older copy"):
         outbox.build(given_up)
     again = outbox.build(durable)
