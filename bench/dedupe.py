@@ -15,9 +15,11 @@ import numpy as np
 import polars as pl
 
 from bench.figures import Figure, figure
+from bench.machine import COMPILED_DIR
 from config.revision import Configuration, History, Revision
 from core.frames import EVENT_SCHEMA, PARTIAL_SCHEMA, REJECT_SCHEMA, empty
 from operators.dedupe import DedupeLogic
+from operators.dedupe_compiled import Probes
 from operators.dedupe_log import IdLog
 from operators.items import Marker, ShardBatch
 
@@ -31,11 +33,11 @@ def _digests(random: np.random.Generator, size: int) -> tuple[np.ndarray, np.nda
     return hi, lo, content
 
 
-def prefill(log: IdLog, random: np.random.Generator, ids: int) -> None:
-    """Add ids spread over the days of a horizon, with a snapshot behind each batch."""
+def prefill(log: IdLog, random: np.random.Generator, ids: int, end_ms: int = START_MS) -> None:
+    """Add ids spread over the 30 days up to a moment, with a snapshot behind each batch."""
     for at in range(0, ids, PREFILL_BATCH):
         size = min(PREFILL_BATCH, ids - at)
-        minute = (START_MS // 60_000) - 1440 * 30 + at * 1440 * 30 // ids
+        minute = (end_ms // 60_000) - 1440 * 30 + at * 1440 * 30 // ids
         log.append(*_digests(random, size), np.full(size, minute, dtype=np.uint32))
         log.snapshot()
         log.committed()
@@ -82,7 +84,8 @@ def run_case(horizon: int, shards: int, batch: int, seconds: float, epoch_s: flo
     random = np.random.default_rng(1)
     history = History([Revision(Configuration())])
     with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
-        logs = [IdLog.open(Path(directory) / str(shard), None) for shard in range(shards)]
+        probes = Probes(COMPILED_DIR, ids_before=0)
+        logs = [IdLog.open(Path(directory) / str(shard), None, probes=probes) for shard in range(shards)]
         for log in logs:
             prefill(log, random, horizon // shards)
         logics = [

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -26,6 +27,7 @@ from bench.figures import Figure, figure
 from bench.machine import COMPILED_DIR
 from config.settings import Settings
 from flows import metering, runtime
+from operators.dedupe_log import IdLog
 from operators.items import EVENT, Marker, RawBatch
 
 
@@ -126,9 +128,20 @@ def batches(made: lines.Input) -> list[RawBatch | Marker]:
     return items
 
 
-def run_flow(made: lines.Input, directory: Path) -> tuple[float, Totals]:
-    """Run the metering flow over the input; return seconds, start of the engine included, and what came out."""
-    return run_items(batches(made), directory, streams=made.streams)
+def run_flow(
+    made: lines.Input, directory: Path, log_states: dict[Path, dict[str, Any]] | None = None
+) -> tuple[float, Totals]:
+    """Run the metering flow over the input; return seconds, start of the engine included, and what came out.
+
+    :param log_states: states of id logs that are there already, by directory, as if the flow resumed from them.
+    """
+    open_log, states = IdLog.open, log_states or {}
+
+    def opened(log_directory: Path, resume: dict[str, Any] | None, **options: Any) -> IdLog:
+        return open_log(log_directory, resume or states.get(log_directory), **options)
+
+    with patch.object(IdLog, "open", opened):
+        return run_items(batches(made), directory, streams=made.streams)
 
 
 def run_items(

@@ -146,9 +146,9 @@ class FlowSettings(Section):
     epoch_bytes_max: int = Field(default=256 << 20, ge=1 << 20)
     recovery_partitions: int = Field(default=4, ge=1, le=64)
     compiled: bool = True
-    """Decode plain events with compiled code where numba is installed; the results are the same."""
+    """Decode plain events and look ids up with compiled code where numba is installed; the results are the same."""
     compiled_after_events: int = Field(default=50_000, ge=0)
-    """So many events a process decodes before it loads compiled code: a short run is over before that pays."""
+    """So many events a process takes before it loads compiled code: a short run is over before that pays."""
     compiled_dir: Path | None = None
     """Where compiled code is kept for the next start; default `<state_dir>/compiled`."""
 

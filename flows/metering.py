@@ -31,6 +31,7 @@ from operators.book import BookLogic
 from operators.decode import Decoder
 from operators.decode_scan import Compiled
 from operators.dedupe import DedupeLogic
+from operators.dedupe_compiled import Probes
 from operators.dedupe_log import IdLog
 from operators.rate import RateLogic
 from operators.sums import partial_sums
@@ -57,15 +58,18 @@ def build(settings: Settings, history: History, parts: Parts) -> Dataflow:
     shards = settings.flow
     compiled = Compiled(settings.compiled_dir, shards.compiled_after_events) if shards.compiled else None
     decoder = Decoder(history, settings.redis.streams, shards.id_shards, compiled=compiled)
+    logs = IdLogs(
+        parts.resources, Probes(settings.compiled_dir, shards.compiled_after_events) if shards.compiled else None
+    )
 
     raw = op.input(steps.READ, flow, parts.source)
     decoded = op.flat_map_batch(steps.DECODE, raw, routing.decode_to_id_shards(decoder, shards.id_shards))
-    deduped = _keyed(steps.DEDUPE, decoded, dedupe_builder(settings, history, parts.resources))
+    deduped = _keyed(steps.DEDUPE, decoded, dedupe_builder(settings, history, logs))
     for table in ("usage_events", "usage_rejects", "intake_counts"):
         _write(table, deduped, parts)
 
     partials = op.flat_map_batch(steps.TO_TENANT, deduped, routing.to_tenant_shards(shards.tenant_shards))
-    booked = _keyed(steps.BOOK, partials, book_builder(settings, history, parts.resources))
+    booked = _keyed(steps.BOOK, partials, book_builder(settings, history, logs))
     _write("usage_facts", booked, parts)
 
     facts = op.flat_map_batch(steps.TO_CUSTOMER, booked, routing.to_customer_shards(history, shards.customer_shards))
@@ -97,18 +101,29 @@ def reader_names(settings: Settings) -> list[str]:
     return [f"reader-{index:02d}" for index in range(settings.flow.readers)]
 
 
-def _id_log(directory: Path, state: dict[str, Any] | None, resources: ExitStack) -> IdLog:
-    log = IdLog.open(directory, state)
-    resources.callback(log.close)
-    return log
+class IdLogs:
+    """Opens the id logs of a process.
+
+    :param resources: closes them. :param probes: loads compiled look-ups; None: do without.
+    """
+
+    def __init__(self, resources: ExitStack, probes: Probes | None) -> None:
+        self._resources = resources
+        self._probes = probes
+
+    def open(self, directory: Path, state: dict[str, Any] | None) -> IdLog:
+        """Open the log of a shard directory for its state; raises as `IdLog.open`."""
+        log = IdLog.open(directory, state, probes=self._probes)
+        self._resources.callback(log.close)
+        return log
 
 
-def dedupe_builder(settings: Settings, history: History, resources: ExitStack) -> Build:
+def dedupe_builder(settings: Settings, history: History, logs: IdLogs) -> Build:
     """Return the builder of one dedupe shard."""
 
     def build_logic(shard: int, state: dict[str, Any] | None) -> DedupeLogic:
         key = ID_KEYS[shard]
-        log = _id_log(settings.state_dir / "dedupe" / key, state and state["log"], resources)
+        log = logs.open(settings.state_dir / "dedupe" / key, state and state["log"])
         return DedupeLogic(
             key,
             log,
@@ -122,13 +137,13 @@ def dedupe_builder(settings: Settings, history: History, resources: ExitStack) -
     return build_logic
 
 
-def book_builder(settings: Settings, history: History, resources: ExitStack) -> Build:
+def book_builder(settings: Settings, history: History, logs: IdLogs) -> Build:
     """Return the builder of one book shard."""
     senders = ID_KEYS[: settings.flow.id_shards]
 
     def build_logic(shard: int, state: dict[str, Any] | None) -> BookLogic:
         key = TENANT_KEYS[shard]
-        log = _id_log(settings.state_dir / "unique" / key, state and state["unique"], resources)
+        log = logs.open(settings.state_dir / "unique" / key, state and state["unique"])
         return BookLogic(key, senders, history, log, state)
 
     return build_logic

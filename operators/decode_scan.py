@@ -5,14 +5,13 @@ same results. Loading it costs about a second of processor time, the first time 
 once it has decoded enough for that to pay.
 """
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from xxhash import xxh3_64_hexdigest
 
 from core.collector import loading
+from core.compiled_code import keep_in
 from operators.decode_plan import RevisionPlan
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Compiled:
             return None
         try:
             with loading():
-                _keep_in(self._directory)
+                keep_in(self._directory, _PACKAGE, "operators.scan.words")
                 from operators.scan import scanner  # noqa: PLC0415
 
                 made = scanner.Scanner(plan)
@@ -63,15 +62,3 @@ class Compiled:
             log.warning("Compiled code cannot be used: events are decoded more slowly.", cause=str(error))
             return None
         return made
-
-
-def _keep_in(directory: Path) -> None:
-    """Let numba keep what it compiles there, apart for every version of the sources: it looks at one file only."""
-    if "operators.scan.words" in sys.modules:
-        return
-    from numba import config  # noqa: PLC0415
-
-    sources = b"".join(path.read_bytes() for path in sorted(_PACKAGE.glob("*.py")))
-    kept = directory / xxh3_64_hexdigest(sources)
-    kept.mkdir(parents=True, exist_ok=True)
-    config.CACHE_DIR = str(kept)

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from core.directory_lock import DirectoryLock
-from operators import dedupe_filter, dedupe_open, dedupe_tail
+from operators import dedupe_open, dedupe_tail
+from operators.dedupe_answer import Answer
+from operators.dedupe_compiled import Probes, probe_for
 from operators.dedupe_disk import Disk, SystemDisk
 from operators.dedupe_open import FORMAT, Opened
-from operators.dedupe_run import U32, U64, Records, Run
+from operators.dedupe_run import U32, U64, Records, RunStack
 from operators.dedupe_sealed import DAY_RECORDS_MIN, Sealed
-from operators.dedupe_segment import Segment
-from operators.dedupe_tail import TailFile
+from operators.dedupe_tail import TailFile, TailIndex
 
 SEAL_RECORDS: Final = 1 << 20
 """A tail file of this many records is closed, to be sealed when it is durable."""
@@ -33,7 +34,15 @@ Found = tuple[npt.NDArray[np.bool_], U64, U32]
 class IdLog:
     """The exact set of one shard. Build it with `open`; close it only where a process outlives its flow."""
 
-    def __init__(self, directory: Path, disk: Disk, opened: Opened, sealed: Sealed, seal_records: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        disk: Disk,
+        opened: Opened,
+        sealed: Sealed,
+        seal_records: int,
+        probes: Probes | None,
+    ) -> None:
         self._directory = directory
         self._disk = disk
         self._sealed = sealed
@@ -43,6 +52,7 @@ class IdLog:
         self._chain = opened.chain
         self._expired_before = opened.expired_before
         self._seal_records = seal_records
+        self._probes = probes
         self._handed_out: tuple[int, int] | None = None
 
     @classmethod
@@ -54,12 +64,14 @@ class IdLog:
         disk: Disk | None = None,
         seal_records: int = SEAL_RECORDS,
         background: bool = True,
+        probes: Probes | None = None,
     ) -> "IdLog":
         """Open the log of a shard directory, made if absent.
 
         :param resume: what `snapshot` returned, from the recovery state; None if there is none.
         :param seal_records: records after which a tail file is closed.
         :param background: seal and merge on a thread; else within `committed`.
+        :param probes: loads compiled look-ups; None: do without.
         :raises LockHeld: another process has the directory.
         :raises StateMismatch: the state and the log do not belong together, or the log is damaged; the message
             says what to do. Nothing was changed.
@@ -69,12 +81,12 @@ class IdLog:
         _make_directory(directory, disk)
         lock = DirectoryLock(directory / "lock")  # 1. held for the process's life
         try:
-            opened = dedupe_open.open_log(directory, resume, disk, lambda: os.urandom(16).hex())
+            opened = dedupe_open.open_log(directory, resume, disk, lambda: os.urandom(16).hex(), probes)
         except BaseException:
             lock.release()
             raise
-        sealed = Sealed(directory, lock, disk, opened.manifest, opened.segments, seal_records, background=background)
-        return cls(directory, disk, opened, sealed, seal_records)
+        sealed = Sealed(directory, lock, disk, opened, seal_records, background=background, probes=probes)
+        return cls(directory, disk, opened, sealed, seal_records, probes)
 
     def find(self, hi: U64, lo: U64, horizon_from_minute: int | npt.NDArray[Any]) -> Found:
         """Look digests up: whether each was seen, with which payload and at which arrival minute.
@@ -84,23 +96,21 @@ class IdLog:
 
         :param horizon_from_minute: first arrival minute that counts, one for all or one per digest.
         """
-        found = np.zeros(len(hi), dtype=np.bool_)
-        content = np.zeros(len(hi), dtype=np.uint64)
-        minute = np.zeros(len(hi), dtype=np.uint32)
-        top, mask = dedupe_filter.tops(hi), dedupe_filter.masks(lo)
-        for run in self._newest_first():
-            keys = run.candidates(top, mask)
+        hi, lo = np.ascontiguousarray(hi, np.uint64), np.ascontiguousarray(lo, np.uint64)
+        answer = Answer.blank(len(hi))
+        probe = probe_for(len(hi), self._probes)
+        query = probe.query(hi)
+        for file in reversed(self._tail):
+            file.index.find(hi, lo, answer, probe, query)
+        keys = self._sealed.cover.candidates(query, probe)
+        for segment in reversed(self._sealed.segments):
+            keys = answer.open(keys)
             if not len(keys):
-                continue
-            keys = keys[~found[keys]]
-            if not len(keys):
-                continue
-            here, places = run.locate(hi[keys], lo[keys])
-            keys = keys[here]
-            found[keys] = True
-            content[keys], minute[keys] = run.read(places[here])
-        found &= minute >= horizon_from_minute
-        return found, content, minute
+                break
+            rows, places = segment.locate(hi[keys], lo[keys], probe)
+            answer.take(keys[rows], *segment.read(places))
+        found = answer.found & (answer.minute >= horizon_from_minute)
+        return found, answer.content, answer.minute
 
     def append(self, hi: U64, lo: U64, content: U64, arrival_minute: U32) -> None:
         """Add records, in order. Arrival minutes are whole minutes since 1970.
@@ -119,7 +129,7 @@ class IdLog:
             file = self._open_tail(int(part.minute[0]) // MINUTES_PER_DAY)
             data, self._chain = dedupe_tail.frame(part, self._end, self._chain)
             self._disk.append(file.path, data)
-            file.runs.add(part)
+            file.index.add(part)
             self._end += len(part)
             file.end, file.chain, file.dirty = self._end, self._chain, True
 
@@ -167,7 +177,7 @@ class IdLog:
     @property
     def ids(self) -> int:
         """Return how many records the index holds."""
-        return sum(len(run) for run in self._newest_first())
+        return sum(len(file.index) for file in self._tail) + sum(map(len, self._sealed.segments))
 
     @property
     def disk_bytes(self) -> int:
@@ -175,15 +185,16 @@ class IdLog:
         tail = sum(file.records for file in self._tail) * dedupe_tail.RECORD.itemsize
         return tail + sum(segment.file_bytes for segment in self._sealed.segments)
 
+    @property
+    def is_sealing(self) -> bool:
+        """Return whether segments are being sealed or merged, or were and `committed` has not been called since."""
+        return self._sealed.is_working
+
     def close(self) -> None:
         """Give the lock up. What was not in a snapshot is cut off at the next start."""
         self._sealed.close()
 
     # --- inside ------------------------------------------------------------------------------------------
-
-    def _newest_first(self) -> list[Run | Segment]:
-        runs: list[Run | Segment] = [run for file in reversed(self._tail) for run in reversed(file.runs.runs)]
-        return [*runs, *reversed(self._sealed.segments)]
 
     def _open_tail(self, day: int) -> TailFile:
         """Return the tail file to append to: the last one, or a new one where that is full or its day is over."""
@@ -191,13 +202,25 @@ class IdLog:
             last = self._tail[-1]
             day_is_over = last.records >= min(DAY_RECORDS_MIN, self._seal_records) and day != last.day_first
             if not day_is_over and last.records < self._seal_records:
+                if isinstance(last.index, RunStack):  # begun, or read at the start, before compiled code was there
+                    last.index = self._index(last.index)
                 return last
         path = self._directory / dedupe_tail.file_name(self._end)
         self._disk.remove(path)
         self._disk.append(path, dedupe_tail.header(self._log_id, self._end, self._chain))
-        file = TailFile(path, self._end, self._end, self._chain, day, dirty=True, new=True)
+        file = TailFile(path, self._end, self._end, self._chain, day, self._index(), dirty=True, new=True)
         self._tail.append(file)
         return file
+
+    def _index(self, before: RunStack | None = None) -> TailIndex:
+        """Return an index for a tail file that holds what one of before did."""
+        runs = RunStack() if before is None else before
+        table = probe_for(0, self._probes).table()
+        if table is None:
+            return runs
+        if len(runs):
+            table.add(runs.merged())
+        return table
 
 
 def _make_directory(directory: Path, disk: Disk) -> None:

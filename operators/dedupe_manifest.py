@@ -14,7 +14,9 @@ from xxhash import xxh3_64_hexdigest
 from core.errors import StateMismatch
 from operators.dedupe_disk import Disk
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""As 1, but segments may have their format 2, which releases before do not read."""
+_READABLE: Final = (1, FORMAT)
 NAME: Final = "manifest.json"
 _TEMPORARY: Final = "manifest.tmp"
 
@@ -71,8 +73,8 @@ def load(directory: Path) -> Manifest | None:
         intact = xxh3_64_hexdigest(body.encode()) == checksum
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, "it is not a manifest") from error
-    if version != FORMAT:
-        raise _unreadable(path, f"its format is {version}, this release reads {FORMAT}")
+    if version not in _READABLE:
+        raise _unreadable(path, f"its format is {version}, this release reads up to {FORMAT}")
     if not intact:
         raise _unreadable(path, "its checksum differs")
     fields = orjson.loads(body)

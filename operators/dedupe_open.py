@@ -7,9 +7,12 @@ from typing import Any, Final
 
 from core.errors import StateMismatch
 from operators import dedupe_manifest, dedupe_tail
+from operators.dedupe_compiled import Probes, probe_for
+from operators.dedupe_cover import Cover
 from operators.dedupe_disk import Disk
 from operators.dedupe_manifest import Manifest
-from operators.dedupe_segment import Segment
+from operators.dedupe_probe import NUMPY
+from operators.dedupe_segment import Segment, open_segment
 from operators.dedupe_tail import TailFile
 
 FORMAT: Final = 1
@@ -26,17 +29,25 @@ class Opened:
 
     manifest: Manifest
     segments: list[Segment]
+    cover: Cover
     tail: list[TailFile]
     end: int
     chain: int
     expired_before: int
 
 
-def open_log(directory: Path, resume: dict[str, Any] | None, disk: Disk, new_log_id: Callable[[], str]) -> Opened:
+def open_log(
+    directory: Path,
+    resume: dict[str, Any] | None,
+    disk: Disk,
+    new_log_id: Callable[[], str],
+    probes: Probes | None,
+) -> Opened:
     """Open the log for the state, or start it if there is neither.
 
     All checks come before the first change.
 
+    :param probes: loads compiled look-ups; None: do without.
     :raises StateMismatch: they do not belong together, or the log is damaged.
     """
     manifest = dedupe_manifest.load(directory)
@@ -44,7 +55,7 @@ def open_log(directory: Path, resume: dict[str, Any] | None, disk: Disk, new_log
         return _start(directory, manifest, disk, new_log_id)
     _check_state(directory, manifest, resume)
     assert manifest is not None  # noqa: S101 - _check_state refused otherwise
-    return _resume(directory, manifest, resume, disk)
+    return _resume(directory, manifest, resume, disk, probes)
 
 
 def _start(directory: Path, manifest: Manifest | None, disk: Disk, new_log_id: Callable[[], str]) -> Opened:
@@ -66,7 +77,7 @@ def _start(directory: Path, manifest: Manifest | None, disk: Disk, new_log_id: C
     for path in left:
         disk.remove(path)
     disk.sync_directory(directory)
-    return Opened(manifest, [], [], 0, 0, 0)
+    return Opened(manifest, [], Cover((), NUMPY), [], 0, 0, 0)
 
 
 def _check_state(directory: Path, manifest: Manifest | None, resume: dict[str, Any]) -> None:
@@ -98,9 +109,10 @@ def _check_state(directory: Path, manifest: Manifest | None, resume: dict[str, A
         raise StateMismatch(message)
 
 
-def _resume(directory: Path, manifest: Manifest, resume: dict[str, Any], disk: Disk) -> Opened:
+def _resume(directory: Path, manifest: Manifest, resume: dict[str, Any], disk: Disk, probes: Probes | None) -> Opened:
     log_id = bytes.fromhex(manifest.log_id)
-    segments = [Segment(directory, log_id, entry) for entry in manifest.segments]
+    segments = [open_segment(directory, log_id, entry) for entry in manifest.segments]
+    cover = Cover(segments, probe_for(sum(map(len, segments)), probes))
     tail, left, cut_at = _read_tail(directory, manifest, resume)
 
     # From here on files change. Dying anywhere below leaves what the next start does again.
@@ -115,7 +127,7 @@ def _resume(directory: Path, manifest: Manifest, resume: dict[str, Any], disk: D
     if not manifest.committed:  # the state came back, so it was durable
         manifest = manifest.with_changes(committed=True)
         dedupe_manifest.store(disk, directory, manifest)
-    return Opened(manifest, segments, tail, resume["length"], resume["chain"], resume["expired_before"])
+    return Opened(manifest, segments, cover, tail, resume["length"], resume["chain"], resume["expired_before"])
 
 
 def _read_tail(directory: Path, manifest: Manifest, resume: dict[str, Any]) -> tuple[list[TailFile], list[Path], int]:

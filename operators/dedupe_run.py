@@ -1,4 +1,4 @@
-"""Sorted runs of id records in columns: the index of the id log, in memory or over a segment file.
+"""Sorted runs of id records in columns: the index of the id log's tail, in memory.
 
 A run is immutable and holds each id once, its newest record. Runs merge when enough of one size stand
 together, so a look-up meets few of them and each record is sorted a logarithmic number of times.
@@ -6,12 +6,16 @@ together, so a look-up meets few of them and each record is sorted a logarithmic
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from operators import dedupe_filter
+from operators.dedupe_answer import Answer
+
+if TYPE_CHECKING:
+    from operators.dedupe_probe import Probe
 
 U64 = npt.NDArray[np.uint64]
 U32 = npt.NDArray[np.uint32]
@@ -84,25 +88,21 @@ def sorted_newest(records: Records) -> Records:
 class Run:
     """Records sorted by digest, each id once, with a filter in front.
 
-    :param records: must be what `sorted_newest` returns (arrays may be memory maps).
-    :param words: the filter, if it is at hand.
+    :param records: must be what `sorted_newest` returns.
     """
 
     __slots__ = ("records", "words")
 
-    def __init__(self, records: Records, words: U64 | None = None) -> None:
+    def __init__(self, records: Records) -> None:
         self.records = records
-        self.words = dedupe_filter.build(records.hi, records.lo) if words is None else words
+        self.words = dedupe_filter.blank(len(records))
+        dedupe_filter.add(self.words, records.hi)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def candidates(self, top: U64, mask: U64) -> Places:
-        """Return the places of the keys that the filter lets pass."""
-        return dedupe_filter.maybe(self.words, top, mask)
-
-    def locate(self, hi: U64, lo: U64) -> tuple[npt.NDArray[np.bool_], Places]:
-        """Return for each key whether it is here, and where (only meaningful where it is)."""
+    def locate(self, hi: U64, lo: U64) -> tuple[Places, Places]:
+        """Return the places of the keys that are here, and where each is."""
         own_hi, own_lo = self.records.hi, self.records.lo
         place = np.searchsorted(own_hi, hi)
         last = len(own_hi) - 1
@@ -116,7 +116,7 @@ class Run:
                     found[key], bounded[key] = True, at
                     break
                 at += 1
-        return found, bounded
+        return np.flatnonzero(found), bounded[found]
 
     def read(self, places: Places) -> tuple[U64, U32]:
         """Return payload and arrival minute of the records at those places."""
@@ -128,8 +128,11 @@ class RunStack:
 
     __slots__ = ("runs",)
 
-    def __init__(self, runs: Sequence[Run] = ()) -> None:
-        self.runs: list[Run] = list(runs)
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self.runs))
 
     def add(self, records: Records) -> None:
         """Put newer records on top, and merge what has become many."""
@@ -154,6 +157,14 @@ class RunStack:
             if other < size and smaller == equal - 1:
                 smaller = equal
         return equal if equal >= _TIER - 1 else smaller
+
+    def find(self, hi: U64, lo: U64, answer: Answer, probe: "Probe", query: Any) -> None:
+        """Answer the keys that are here and were not found yet; `query` is what `probe` made of `hi`."""
+        for run in reversed(self.runs):
+            keys = answer.open(probe.candidates(run.words, query))
+            if len(keys):
+                rows, places = run.locate(hi[keys], lo[keys])
+                answer.take(keys[rows], *run.read(places))
 
     def merged(self) -> Records:
         """Return all records, sorted, each id once."""

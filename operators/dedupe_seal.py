@@ -15,15 +15,16 @@ from operators.dedupe_tail import TailFile
 
 MERGE_WIDTH: Final = 4
 """Neighbouring segments of one size class that become one."""
-MERGE_RECORDS_MAX: Final = 1 << 26
-"""Segments are not merged beyond about this many records (1.8 GB)."""
-_CHUNK_BLOCKS: Final = 64
+MERGE_RECORDS_MAX: Final = 1 << 24
+"""Segments are not merged beyond about this many records (400 MB): more of them would save little."""
+_CHUNK_BLOCKS: Final = 256
 
 
 def seal(disk: Disk, directory: Path, log_id: bytes, file: TailFile) -> SegmentEntry | None:
     """Write the segment of a closed tail file and return its manifest entry."""
-    records = file.runs.merged()
-    writer = SegmentWriter(disk, directory, log_id, file.first, file.end, len(records))
+    records = file.index.merged()
+    minutes = int(records.minute.min(initial=0xFFFF_FFFF)), int(records.minute.max(initial=0))
+    writer = SegmentWriter(disk, directory, log_id, file.first, file.end, len(records), minutes)
     writer.add(records)
     return writer.finish()
 
@@ -55,7 +56,8 @@ def merge(
     """
     count_max = sum(len(segment) for segment in segments)
     first, end = segments[0].entry.first, segments[-1].entry.end
-    writer = SegmentWriter(disk, directory, log_id, first, end, count_max)
+    minutes = min(segment.minute_min for segment in segments), max(segment.minute_max for segment in segments)
+    writer = SegmentWriter(disk, directory, log_id, first, end, count_max, minutes)
     for part in _chunks(segments):
         records = sorted_newest(part)
         writer.add(records.take(records.minute >= expired_before))

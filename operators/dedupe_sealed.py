@@ -13,9 +13,12 @@ from typing import Final
 from core.directory_lock import DirectoryLock
 from core.errors import InvariantViolation
 from operators import dedupe_manifest, dedupe_seal
+from operators.dedupe_compiled import Probes, probe_for
+from operators.dedupe_cover import Cover
 from operators.dedupe_disk import Disk
 from operators.dedupe_manifest import Manifest, SegmentEntry
-from operators.dedupe_segment import Segment
+from operators.dedupe_open import Opened
+from operators.dedupe_segment import Segment, open_segment
 from operators.dedupe_tail import TailFile
 
 DAY_RECORDS_MIN: Final = 1 << 16
@@ -27,20 +30,28 @@ _MERGE_TURN: Final = threading.Semaphore(1)
 """Merges are long and never urgent: one at a time in a process."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What came of work: a segment, if anything is left, and the filter that covers it."""
+
+    segment: Segment | None
+    cover: Cover
+
+
 @dataclass(slots=True)
 class _Job:
     """Work in progress: what it replaces, and what came of it."""
 
-    work: Callable[[], SegmentEntry | None]
+    work: Callable[[], _Made]
     file: TailFile | None = None
     segments: tuple[Segment, ...] = ()
-    entry: SegmentEntry | None = None
+    made: _Made | None = None
     error: BaseException | None = None
     thread: threading.Thread | None = None
 
     def run(self) -> None:
         try:
-            self.entry = self.work()
+            self.made = self.work()
         except BaseException as error:
             self.error = error
 
@@ -51,12 +62,15 @@ class _Job:
         with _MERGE_TURN:
             self.run()
 
-    def result(self) -> SegmentEntry | None:
+    def result(self) -> _Made:
         if self.thread is not None:
             self.thread.join()
         if self.error is not None:
             raise self.error
-        return self.entry
+        if self.made is None:
+            message = "work on segments ended without a result"
+            raise InvariantViolation(message)
+        return self.made
 
     @property
     def is_running(self) -> bool:
@@ -64,25 +78,27 @@ class _Job:
 
 
 class Sealed:
-    """Manifest and segments. Keeps the directory's lock for as long as a thread may write there."""
+    """Manifest, segments and the filter over them. Keeps the directory's lock as long as a thread may write there."""
 
     def __init__(
         self,
         directory: Path,
         lock: DirectoryLock,
         disk: Disk,
-        manifest: Manifest,
-        segments: list[Segment],
+        opened: Opened,
         seal_records: int,
         *,
         background: bool,
+        probes: Probes | None,
     ) -> None:
-        self.manifest = manifest
-        self.segments = segments
+        self.manifest = opened.manifest
+        self.segments = opened.segments
+        self.cover = opened.cover
+        self._probes = probes
         self._directory = directory
         self._lock = lock
         self._disk = disk
-        self._log_id = bytes.fromhex(manifest.log_id)
+        self._log_id = bytes.fromhex(opened.manifest.log_id)
         self._seal_records = seal_records
         self._background = background
         self._job: _Job | None = None
@@ -115,6 +131,11 @@ class Sealed:
             else:
                 self._job.run()
 
+    @property
+    def is_working(self) -> bool:
+        """Return whether there is work that was not taken up yet."""
+        return self._job is not None
+
     def close(self) -> None:
         """Wait for the thread; what it wrote is left to the next start."""
         if self._job is not None and self._job.thread is not None:
@@ -134,13 +155,24 @@ class Sealed:
             if file is not tail[0] or file.first != self.manifest.sealed_end:
                 message = f"{file.path} cannot be sealed: sealed are {self.manifest.sealed_end} records"
                 raise InvariantViolation(message)
-            place = (self._disk, self._directory, self._log_id)
-            return _Job(lambda: dedupe_seal.seal(*place, file), file=file)
+            return _Job(lambda: self._seal(file), file=file)
         chosen = dedupe_seal.choose_merge(self.segments, min(DAY_RECORDS_MIN, self._seal_records))
         if chosen:
-            place = (self._disk, self._directory, self._log_id)
-            return _Job(lambda: dedupe_seal.merge(*place, chosen, expired_before), segments=tuple(chosen))
+            return _Job(lambda: self._merge(chosen, expired_before), segments=tuple(chosen))
         return None
+
+    # `segments` and `cover` do not change while work is in progress: both only do where work is taken up.
+
+    def _seal(self, file: TailFile) -> _Made:
+        entry = dedupe_seal.seal(self._disk, self._directory, self._log_id, file)
+        if entry is None:
+            return _Made(None, self.cover)
+        segment = open_segment(self._directory, self._log_id, entry)
+        return _Made(segment, self.cover.with_segment(segment, self.segments, probe_for(len(segment), self._probes)))
+
+    def _merge(self, segments: list[Segment], expired_before: int) -> _Made:
+        entry = dedupe_seal.merge(self._disk, self._directory, self._log_id, segments, expired_before)
+        return _Made(None if entry is None else open_segment(self._directory, self._log_id, entry), self.cover)
 
     def _take_up(self, tail: list[TailFile]) -> None:
         """Let finished work count.
@@ -152,8 +184,9 @@ class Sealed:
         job, self._job = self._job, None
         if job is None:
             return
-        entry = job.result()
-        new = [] if entry is None else [Segment(self._directory, self._log_id, entry)]
+        made = job.result()
+        new = [] if made.segment is None else [made.segment]
+        self.cover = made.cover
         if job.file is None:
             self._replace(list(job.segments), new)
             return

@@ -1,78 +1,22 @@
-"""Sealed segments of the id log: immutable sorted files, memory-mapped, with a filter in memory.
-
-Layout: blocks of up to 4,096 records, each holding its part of the columns hi, lo, content, minute (the last block is
-padded with zeros); the filter's words; the first `hi` of each block; a checksum per block; the footer. The footer
-carries the checksum of the three sections before it and its own, and the manifest the footer's. A block is checked
-when it is first read, so opening costs only the filter (2 bytes an id), and damage is never believed.
-"""
+"""Sealed segments of the id log: immutable sorted files, memory-mapped (layout: `operators.dedupe_layout`)."""
 
 import mmap
-import struct
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-from operators import dedupe_filter
+from operators import dedupe_layout, dedupe_segment_1
+from operators.dedupe_layout import FOOTER_BYTES, Footer
 from operators.dedupe_manifest import SegmentEntry
+from operators.dedupe_probe import Probe
 from operators.dedupe_run import EMPTY, U32, U64, Places, Records
 from operators.dedupe_tail import damaged
 
-FORMAT: Final = 1
-BLOCK_RECORDS_MAX: Final = 4096
-
-_MAGIC: Final = b"MBIDSEGM"
-_FOOTER: Final = struct.Struct("<8sII16sQQQQIIQ")
-FOOTER_BYTES: Final = _FOOTER.size + 8
-_CHECKSUM: Final = struct.Struct("<Q")
-
-
-@cache
-def block_type(records: int) -> np.dtype[Any]:
-    """Return the layout of a block of that many records."""
-    wide = (records,)
-    return np.dtype([("hi", "<u8", wide), ("lo", "<u8", wide), ("content", "<u8", wide), ("minute", "<u4", wide)])
-
-
-@dataclass(frozen=True, slots=True)
-class Footer:
-    """What a segment file says about itself."""
-
-    block_records: int
-    first: int
-    end: int
-    count: int
-    words: int
-    minute_min: int
-    minute_max: int
-    index_checksum: int
-
-    def pack(self, log_id: bytes) -> bytes:
-        """Return the footer's bytes."""
-        fields = _FOOTER.pack(
-            _MAGIC, FORMAT, self.block_records, log_id, self.first, self.end, self.count, self.words,
-            self.minute_min, self.minute_max, self.index_checksum,
-        )  # fmt: skip
-        return fields + _CHECKSUM.pack(xxh3_64_intdigest(fields))
-
-    @property
-    def blocks(self) -> int:
-        """Return the number of blocks."""
-        return -(-self.count // self.block_records)
-
-    @property
-    def index_at(self) -> int:
-        """Return where the filter's words begin."""
-        return self.blocks * block_type(self.block_records).itemsize
-
-    @property
-    def file_bytes(self) -> int:
-        """Return the length of the file."""
-        return self.index_at + 8 * self.words + 16 * self.blocks + FOOTER_BYTES
+_PART_RECORDS: Final = 1 << 18
+_LOW_HALF: Final = np.uint64(0xFFFF_FFFF)
 
 
 def file_name(first: int, end: int) -> str:
@@ -80,40 +24,89 @@ def file_name(first: int, end: int) -> str:
     return f"segment-{first:020d}-{end:020d}.ids"
 
 
-def index_checksum(words: U64, starts: U64, sums: U64) -> int:
-    """Return the checksum over filter, block starts and block checksums."""
-    checksum = 0
-    for section in (words, starts, sums):
-        checksum = xxh3_64_intdigest(section.tobytes(), checksum)
-    return checksum
+class Segment(Protocol):
+    """A sealed segment, open for look-ups. `locate` and `slice` raise StateMismatch for a damaged block."""
+
+    entry: SegmentEntry
+    path: Path
+
+    def __len__(self) -> int:
+        """Return how many records it holds."""
+        ...
+
+    @property
+    def file_bytes(self) -> int:
+        """Return the length of the file."""
+        ...
+
+    @property
+    def minute_min(self) -> int:
+        """Return the earliest arrival minute in the segment."""
+        ...
+
+    @property
+    def minute_max(self) -> int:
+        """Return the latest arrival minute in the segment."""
+        ...
+
+    @property
+    def starts(self) -> U64:
+        """Return `hi` of the first record of each block, the lower 32 bits zero."""
+        ...
+
+    def known(self) -> Iterator[U64]:
+        """Yield `hi` of all records in order, in parts; at least its upper 48 bits are right."""
+        ...
+
+    def locate(self, hi: U64, lo: U64, probe: Probe) -> tuple[Places, Places]:
+        """Return the places of the keys that are here, and where each is."""
+        ...
+
+    def read(self, places: Places) -> tuple[U64, U32]:
+        """Return payload and arrival minute of the records that `locate` found."""
+        ...
+
+    def lower_bound(self, hi: np.uint64) -> int:
+        """Return the place of the first record whose upper half is at least that; the lower 32 bits must be zero."""
+        ...
+
+    def slice(self, begin: int, end: int) -> Records:
+        """Return a copy of the records from place `begin` to `end`, checked."""
+        ...
 
 
-class Segment:
-    """A sealed segment, open for look-ups; used like a `Run`.
+def open_segment(directory: Path, log_id: bytes, entry: SegmentEntry) -> Segment:
+    """Open a segment of whichever format.
 
-    :raises StateMismatch: the file is missing, is another one, or its footer or index is damaged. `locate` and
-        `slice` raise it for a damaged block, before anything in it is believed.
+    :raises StateMismatch: the file is missing, is another one, or its footer or index is damaged.
     """
+    path = directory / entry.name
+    if not path.exists():
+        raise damaged(path, 0, "the file is missing, though the manifest names it")
+    if path.stat().st_size < FOOTER_BYTES:
+        raise damaged(path, 0, "the footer is cut off")
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if dedupe_layout.format_of(data[-FOOTER_BYTES:]) == dedupe_segment_1.FORMAT:
+        return dedupe_segment_1.Segment1(path, data, log_id, entry)
+    return Segment2(path, data, log_id, entry)
 
-    __slots__ = ("_blocks", "_checked", "_footer", "_starts", "_sums", "entry", "path", "words")
 
-    def __init__(self, directory: Path, log_id: bytes, entry: SegmentEntry) -> None:
-        self.path = directory / entry.name
+class Segment2:
+    """A segment of format 2."""
+
+    __slots__ = ("_blocks", "_checked", "_footer", "_offsets", "_prefixes", "_sums", "entry", "path")
+
+    def __init__(self, path: Path, data: mmap.mmap, log_id: bytes, entry: SegmentEntry) -> None:
+        self.path = path
         self.entry = entry
-        if not self.path.exists():
-            raise damaged(self.path, 0, "the file is missing, though the manifest names it")
-        if self.path.stat().st_size < FOOTER_BYTES:
-            raise damaged(self.path, 0, "the footer is cut off")
-        with self.path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._footer = foot = _read_footer(self.path, data, log_id, entry)
-        array, at = np.frombuffer, foot.index_at
-        self.words: U64 = array(data, np.uint64, foot.words, at).copy()
-        self._starts: U64 = array(data, np.uint64, foot.blocks, at + 8 * foot.words).copy()
-        self._sums: U64 = array(data, np.uint64, foot.blocks, at + 8 * (foot.words + foot.blocks)).copy()
-        if index_checksum(self.words, self._starts, self._sums) != foot.index_checksum:
-            raise damaged(self.path, at, "the index's checksum differs")
-        self._blocks = array(data, block_type(foot.block_records), foot.blocks)
+        self._footer = foot = _read_footer(path, data, log_id, entry)
+        self._prefixes: U32 = np.frombuffer(data, np.uint32, foot.count, foot.prefixes_at)
+        self._offsets: U32 = np.frombuffer(data, np.uint32, foot.buckets + 1, foot.offsets_at)
+        self._sums: U64 = np.frombuffer(data, np.uint64, foot.blocks, foot.sums_at)
+        if dedupe_layout.index_checksum((self._prefixes, self._offsets, self._sums)) != foot.index_checksum:
+            raise damaged(path, foot.prefixes_at, "the index's checksum differs")
+        self._blocks = np.frombuffer(data, foot.block_type, foot.blocks)
         self._checked = np.zeros(foot.blocks, dtype=np.bool_)
 
     def __len__(self) -> int:
@@ -125,67 +118,70 @@ class Segment:
         return self._footer.file_bytes
 
     @property
+    def minute_min(self) -> int:
+        """Return the earliest arrival minute in the segment."""
+        return self._footer.minute_min
+
+    @property
     def minute_max(self) -> int:
         """Return the latest arrival minute in the segment."""
         return self._footer.minute_max
 
     @property
     def starts(self) -> U64:
-        """Return the first `hi` of each block."""
-        return self._starts
+        """Return `hi` of the first record of each block, the lower 32 bits zero."""
+        places = np.arange(0, len(self), self._footer.block_records)
+        bucket = np.searchsorted(self._offsets, places, side="right") - 1
+        return self._known(bucket, self._prefixes[places]) & ~_LOW_HALF
 
-    def candidates(self, top: U64, mask: U64) -> Places:
-        """Return the places of the keys that the filter lets pass."""
-        return dedupe_filter.maybe(self.words, top, mask)
+    def known(self) -> Iterator[U64]:
+        """Yield `hi` of all records in order, in parts; at least its upper 48 bits are right."""
+        for begin in range(0, len(self), _PART_RECORDS):
+            end = min(begin + _PART_RECORDS, len(self))
+            if self._footer.bucket_bits:
+                yield self._known(self._buckets(begin, end), self._prefixes[begin:end])
+            else:
+                yield self.slice(begin, end).hi
 
-    def locate(self, hi: U64, lo: U64) -> tuple[npt.NDArray[np.bool_], Places]:
-        """Return for each key whether it is here, and where (only meaningful where it is)."""
-        size = self._footer.block_records
-        block = np.maximum(np.searchsorted(self._starts, hi, side="right") - 1, 0)
+    def locate(self, hi: U64, lo: U64, probe: Probe) -> tuple[Places, Places]:
+        """Return the places of the keys that are here, and where each is."""
+        rows, places = probe.search(hi, self._prefixes, self._offsets, self._footer.bucket_bits)
+        if not len(rows):
+            return rows, places
+        wanted_rest, wanted_lo = self._rest(hi[rows]), lo[rows]
+        block, at = np.divmod(places, self._footer.block_records)
         self._check(block)
-        filled = np.minimum(size, len(self) - block * size)
-        left, right = np.zeros_like(block), filled.copy()
-        own_hi = self._blocks["hi"]
-        while (wide := left < right).any():
-            middle = np.minimum((left + right) >> 1, filled - 1)
-            below = own_hi[block, middle] < hi
-            left = np.where(wide & below, middle + 1, left)
-            right = np.where(wide & ~below, middle, right)
-        left = np.minimum(left, filled - 1)
-        half = own_hi[block, left] == hi
-        found = half & (self._blocks["lo"][block, left] == lo)
-        place: Places = block * size + left
-        for key in np.flatnonzero(half & ~found):
-            found[key], place[key] = self._scan(int(place[key]), hi[key], lo[key])
-        return found, place
+        same = (self._blocks["rest"][block, at] == wanted_rest) & (self._blocks["lo"][block, at] == wanted_lo)
+        for key in np.flatnonzero(~same).tolist():
+            same[key], places[key] = self._scan(int(places[key]), hi[rows[key]], wanted_lo[key])
+        return rows[same], places[same]
 
     def _scan(self, place: int, hi: np.uint64, lo: np.uint64) -> tuple[bool, int]:
-        """Look among the records that share the upper half, which may lie in several blocks."""
+        """Look among the records behind `place` that share its prefix, which may lie in several blocks."""
         size = self._footer.block_records
-        for step, start in ((1, place), (-1, place - 1)):
-            at = start
-            while 0 <= at < len(self):
-                self._check(np.array([at // size]))
-                block = self._blocks[at // size]
-                if block["hi"][at % size] != hi:
-                    break
-                if block["lo"][at % size] == lo:
-                    return True, at
-                at += step
+        bucket_end = int(self._offsets[self._bucket(hi) + 1])
+        prefix, rest = self._prefixes[place], self._rest(np.array([hi]))[0]
+        for at in range(place, bucket_end):
+            if self._prefixes[at] != prefix:
+                break
+            self._check(np.array([at // size]))
+            block = self._blocks[at // size]
+            if block["rest"][at % size] == rest and block["lo"][at % size] == lo:
+                return True, at
         return False, place
 
     def read(self, places: Places) -> tuple[U64, U32]:
         """Return payload and arrival minute of the records that `locate` found."""
         block, at = np.divmod(places, self._footer.block_records)
-        return self._blocks["content"][block, at], self._blocks["minute"][block, at]
+        minute = self._blocks["minute"][block, at].astype(np.uint32) + np.uint32(self._footer.minute_base)
+        return self._blocks["content"][block, at], minute
 
     def lower_bound(self, hi: np.uint64) -> int:
-        """Return the place of the first record whose upper half is at least that."""
-        size = self._footer.block_records
-        block = max(0, int(np.searchsorted(self._starts, hi)) - 1)
-        self._check(np.array([block]))
-        filled = min(size, len(self) - block * size)
-        return block * size + int(np.searchsorted(self._blocks["hi"][block, :filled], hi))
+        """Return the place of the first record whose upper half is at least that; the lower 32 bits must be zero."""
+        bucket = self._bucket(hi)
+        begin, end = int(self._offsets[bucket]), int(self._offsets[bucket + 1])
+        prefix = np.uint32((int(hi) >> (32 - self._footer.bucket_bits)) & 0xFFFF_FFFF)
+        return begin + int(np.searchsorted(self._prefixes[begin:end], prefix))
 
     def slice(self, begin: int, end: int) -> Records:
         """Return a copy of the records from place `begin` to `end`, checked."""
@@ -196,7 +192,31 @@ class Segment:
         self._check(np.arange(first, last + 1))
         blocks = self._blocks[first : last + 1]
         part = slice(begin - first * size, end - first * size)
-        return Records(*(blocks[name].reshape(-1)[part] for name in ("hi", "lo", "content", "minute")))
+        lo, content, rest, minute = (blocks[name].reshape(-1)[part] for name in ("lo", "content", "rest", "minute"))
+        hi = self._known(self._buckets(begin, end), self._prefixes[begin:end]) | rest
+        return Records(hi, lo, content, minute.astype(np.uint32) + np.uint32(self._footer.minute_base))
+
+    # --- inside ------------------------------------------------------------------------------------------
+
+    def _bucket(self, hi: np.uint64) -> int:
+        return int(hi) >> (64 - self._footer.bucket_bits)
+
+    def _rest(self, hi: U64) -> U64:
+        """Return what is below the prefix."""
+        return hi & np.uint64((1 << (32 - self._footer.bucket_bits)) - 1)
+
+    def _known(self, bucket: Places, prefixes: U32) -> U64:
+        """Return the upper halves as far as bucket and prefix say."""
+        below = np.uint64(32 - self._footer.bucket_bits)
+        known: U64 = prefixes.astype(np.uint64) << below
+        return known | (bucket.astype(np.uint64) << (below + np.uint64(32))) if self._footer.bucket_bits else known
+
+    def _buckets(self, begin: int, end: int) -> Places:
+        """Return the bucket of each record from place `begin` to `end`."""
+        first = int(np.searchsorted(self._offsets, begin, side="right")) - 1
+        last = int(np.searchsorted(self._offsets, end - 1, side="right"))
+        edges = np.clip(self._offsets[first : last + 1].astype(np.intp), begin, end)
+        return np.repeat(np.arange(first, last), edges[1:] - edges[:-1])
 
     def _check(self, blocks: Places) -> None:
         for block in np.unique(blocks[~self._checked[blocks]]).tolist():
@@ -208,8 +228,7 @@ class Segment:
 
 def _read_footer(path: Path, data: mmap.mmap, log_id: bytes, entry: SegmentEntry) -> Footer:
     stored = data[len(data) - FOOTER_BYTES :]
-    _, _, block_records, _, *numbers, _ = struct.unpack("<8sII16sQQQQIIQQ", stored)
-    foot = Footer(block_records, *numbers)
+    foot = Footer.unpack(stored)
     same_range = (foot.first, foot.end) == (entry.first, entry.end)
     if foot.pack(log_id) != stored or stored[-8:].hex() != entry.checksum or not same_range:
         raise damaged(path, len(data) - FOOTER_BYTES, "the footer is not the one that the manifest names")

@@ -9,13 +9,15 @@ chain value before it: one torn or flipped bit anywhere breaks everything behind
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from core.errors import StateMismatch
-from operators.dedupe_run import EMPTY, Records, RunStack, concatenate
+from operators.dedupe_answer import Answer
+from operators.dedupe_probe import Probe
+from operators.dedupe_run import EMPTY, U64, Records, RunStack, concatenate
 
 FORMAT: Final = 1
 RECORD: Final = np.dtype([("hi", "<u8"), ("lo", "<u8"), ("content", "<u8"), ("minute", "<u4")])
@@ -52,6 +54,26 @@ def frame(records: Records, first: int, chain: int) -> tuple[bytes, int]:
     return b"".join((fields, _CHECKSUM.pack(chain), payload)), chain
 
 
+class TailIndex(Protocol):
+    """The records of a tail file for look-ups: `RunStack`, or `TailTable` where there is compiled code."""
+
+    def __len__(self) -> int:
+        """Return how many records it holds; older ones of an id may be among them."""
+        ...
+
+    def add(self, records: Records) -> None:
+        """Put newer records on top."""
+        ...
+
+    def find(self, hi: U64, lo: U64, answer: Answer, probe: Probe, query: Any) -> None:
+        """Answer the keys that are here and were not found yet; `query` is what `probe` made of `hi`."""
+        ...
+
+    def merged(self) -> Records:
+        """Return all records, sorted, each id once."""
+        ...
+
+
 @dataclass(slots=True)
 class TailFile:
     """One file of the tail, with the index over its records."""
@@ -63,7 +85,7 @@ class TailFile:
     """Chain value behind the last record."""
     day_first: int
     """Arrival day of the first record; -1 if there is none."""
-    runs: RunStack = field(default_factory=RunStack)
+    index: TailIndex = field(default_factory=RunStack)
     dirty: bool = False
     new: bool = False
 
@@ -101,12 +123,12 @@ def read_file(path: Path, log_id: bytes, first: int, chain: int, length: int) ->
             raise damaged(path, at, "the checksum differs")
         parts.append(_columns(payload))
         at, record = end, record + count
-    runs = RunStack()
+    index = RunStack()
     records = concatenate(parts) if parts else EMPTY
     if parts:
-        runs.add(records)
+        index.add(records)
     day_first = int(records.minute[0]) // 1440 if len(records) else -1
-    return TailFile(path, first, record, chain, day_first, runs), at
+    return TailFile(path, first, record, chain, day_first, index), at
 
 
 def _columns(payload: bytes) -> Records:

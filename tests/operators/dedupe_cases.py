@@ -1,28 +1,40 @@
 """Helpers for the id log's tests: columns from ids, and a disk that remembers what a crash would leave."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
+from operators.dedupe_compiled import Probes
 from operators.dedupe_disk import Buffer, SystemDisk
 from operators.dedupe_log import IdLog
 
 SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 """Memory, where there is some: thousands of small files are rewritten and synced."""
 
+COMPILED_DIR = Path(tempfile.gettempdir()) / "meterbridge-tests" / "compiled"
+COMPILED = Probes(COMPILED_DIR, ids_before=0)
+
 Key = tuple[int, int]
 Record = tuple[int, int]
 
 
 def key(number: int) -> Key:
-    """Return a uniform digest for a small number; numbers 1000 to 1003 share their upper half."""
+    """Return a uniform digest for a small number; numbers 1000 to 1003 share their upper half.
+
+    So do numbers 1004 to 1015 in part: the upper 48, 32 and 16 bits, four each.
+    """
     digest = xxhash.xxh3_128_intdigest(number.to_bytes(8, "big"))
     if 1000 <= number < 1004:
         return 0x7777_0000_1111_2222, digest & (2**64 - 1)
-    return digest >> 64, digest & (2**64 - 1)
+    hi, lo = digest >> 64, digest & (2**64 - 1)
+    if 1004 <= number < 1016:
+        own_bits = 16 * (1 + (number - 1004) // 4)
+        hi = 0x7777_0000_1111_2222 >> own_bits << own_bits | hi & ((1 << own_bits) - 1)
+    return hi, lo
 
 
 def columns(keys: Iterable[Key]) -> tuple[np.ndarray, np.ndarray]:

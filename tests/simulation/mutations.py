@@ -59,9 +59,9 @@ def keep_uncommitted_ids() -> Iterator[None]:
     """Resume a log at its end instead of at the state's length: events of the lost epoch look like duplicates."""
     original = dedupe_open.open_log
 
-    def open_log(directory: Any, resume: Any, disk: Any, new_log_id: Any) -> Any:
+    def open_log(*arguments: Any) -> Any:
         with patch.object(FaultyDisk, "cut", lambda _self, _path, _length: None):
-            return original(directory, resume, disk, new_log_id)
+            return original(*arguments)
 
     with patch.object(dedupe_open, "open_log", open_log):
         yield

@@ -86,11 +86,11 @@ def test_it_is_loaded_once_that_pays(tmp_path: Path) -> None:
 
 
 def test_without_it_everything_is_decoded_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_directory: Path) -> None:
+    def refuse(*_: object) -> None:
         message = "no numba here"
         raise ImportError(message)
 
-    monkeypatch.setattr("operators.decode_scan._keep_in", refuse)
+    monkeypatch.setattr("operators.decode_scan.keep_in", refuse)
     decoder = Decoder(history(), STREAMS, 1, path="scan", compiled=Compiled(tmp_path))
     for _ in range(2):
         [(_, batch)] = decoder.decode(batch_of(PLAIN))

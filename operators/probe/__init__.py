@@ -1,0 +1,1 @@
+"""Look-ups of the id log compiled by numba: loaded by `operators.dedupe_compiled` only."""
