@@ -85,6 +85,7 @@ def run_case(horizon: int, shards: int, batch: int, seconds: float, epoch_s: flo
     history = History([Revision(Configuration())])
     with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
         probes = Probes(COMPILED_DIR, ids_before=0)
+        probes.take(1)  # loaded before anything is measured
         logs = [IdLog.open(Path(directory) / str(shard), None, probes=probes) for shard in range(shards)]
         for log in logs:
             prefill(log, random, horizon // shards)

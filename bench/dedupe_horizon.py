@@ -31,6 +31,7 @@ from operators.dedupe_log import IdLog
 SHARDS: Final = 4
 BATCH: Final = 5_000
 SECONDS: Final = 5.0
+PROBES: Final = Probes(COMPILED_DIR, ids_before=0)
 
 
 def measure(*, quick: bool) -> list[Figure]:
@@ -41,6 +42,7 @@ def measure(*, quick: bool) -> list[Figure]:
 def run(ids: int, events: int, rounds: int) -> list[Figure]:
     """Fill a horizon, look ids up and add to it, and run the engine job with it and without."""
     name = f"{ids:,} ids"
+    PROBES.take(1)  # compiled code is loaded before anything is measured
     with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
         empty_rate = _rate(_opened(Path(directory) / "empty", [None] * SHARDS))
         root = Path(directory) / "full"
@@ -79,8 +81,7 @@ def run(ids: int, events: int, rounds: int) -> list[Figure]:
 
 
 def _opened(root: Path, states: Sequence[dict[str, Any] | None]) -> list[IdLog]:
-    probes = Probes(COMPILED_DIR, ids_before=0)
-    return [IdLog.open(root / ID_KEYS[number], state, probes=probes) for number, state in enumerate(states)]
+    return [IdLog.open(root / ID_KEYS[number], state, probes=PROBES) for number, state in enumerate(states)]
 
 
 def _settled(logs: list[IdLog]) -> list[dict[str, Any]]:

@@ -33,9 +33,10 @@ from operators.items import EVENT, Marker, RawBatch
 
 @dataclass
 class Totals:
-    """What the sinks saw: accepted events, and tokens in sealed facts."""
+    """What the sinks saw: accepted events, rows of facts (open and sealed), and tokens in sealed facts."""
 
     accepted: int = 0
+    facts: int = 0
     tokens: Decimal = Decimal(0)
 
     def add(self, table: str, frame: pl.DataFrame) -> None:
@@ -43,8 +44,9 @@ class Totals:
         if table == "usage_events":
             self.accepted += len(frame)
         elif table == "usage_facts":
-            own = frame.filter((pl.col("sealed") > 0) & (pl.col("meter") == "input_tokens"))
-            self.tokens += sum(own.get_column("value").to_list(), Decimal(0))
+            self.facts += len(frame)
+            own = (pl.col("sealed") > 0) & (pl.col("meter") == "input_tokens")
+            self.tokens += frame.filter(own).select(pl.col("value").sum()).item() or Decimal(0)
 
 
 class _Batches(StatefulSourcePartition[RawBatch | Marker, int]):

@@ -3,6 +3,8 @@
     python -m bench.growth [--events 200000]
 
 Each point is a run of the flow over the same number of events, so all that differs is what they are spread over.
+Spread over more series they make more facts, a row for each series and minute: so it is said how many rows went out per
+event, and what each row beyond those of the smallest point cost.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import ctypes
 import gc
 import tempfile
 from pathlib import Path
+from statistics import median
 from time import process_time
 from typing import Final
 
@@ -37,16 +40,25 @@ def measure(*, quick: bool) -> list[Figure]:
 
 def measure_points(events: int, rounds: int) -> list[Figure]:
     """Run every point `rounds` times; a first run that is not counted loads what is loaded once."""
-    _cpu_us(lines.make(100_000))
+    _run(lines.make(100_000))
     figures: list[Figure] = []
     for what, points in POINTS.items():
+        first: tuple[float, float] | None = None
         for size, shape in points:
             made = lines.make(events, shape)
-            figures.append(figure("growth", f"{size:,} {what}", [_cpu_us(made) for _ in range(rounds)], "us/event"))
+            runs = [_run(made) for _ in range(rounds)]
+            used_us, rows = [used for used, _ in runs], runs[0][1]
+            figures.append(figure("growth", f"{size:,} {what}", used_us, "us/event"))
+            figures.append(figure("growth", f"{size:,} {what}: rows of facts", rows, "rows/event"))
+            first = first or (median(used_us), rows)
+            if rows > 2 * first[1]:
+                each_us = [(used - first[0]) / (rows - first[1]) for used in used_us]
+                figures.append(figure("growth", f"{size:,} {what}: each further row of facts", each_us, "us/row"))
     return figures
 
 
-def _cpu_us(made: lines.Input) -> float:
+def _run(made: lines.Input) -> tuple[float, float]:
+    """Return processor time and rows of facts per event."""
     with tempfile.TemporaryDirectory(prefix="meterbridge-bench-") as directory:
         began_s = process_time()
         _, totals = engine.run_flow(made, Path(directory))
@@ -55,7 +67,7 @@ def _cpu_us(made: lines.Input) -> float:
     gc.unfreeze()  # the flow freezes what is loaded at its start: in one process the runs before it would stay for good
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return used_s / len(made.lines) * 1e6
+    return used_s / len(made.lines) * 1e6, totals.facts / len(made.lines)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def growth(figures: Sequence[Figure]) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for one in figures:
         found = re.match(r"([\d,]+) (.+)", one.case)
-        if one.bench == "growth" and found:
+        if one.bench == "growth" and one.unit == "us/event" and found:
             lines.setdefault(found[2], []).append((float(found[1].replace(",", "")), one.value))
     return plot(
         "Processor time of the engine job for each event", "size (logarithmic)", "us/event", list(lines.items())

@@ -5,6 +5,7 @@ never change, because the dedupe log and the facts' state keep what they return;
 """
 
 import zlib
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -86,12 +87,22 @@ def unique_values(texts: pl.Series) -> tuple[npt.NDArray[np.uint64], npt.NDArray
 # --- tenant shards -----------------------------------------------------------------------------------------
 
 
+_LOOKED_UP_MIN: Final = 1000
+"""From so many rows on a join is faster than a look at each."""
+
+
+@lru_cache(maxsize=1 << 16)
 def tenant_shard(tenant: str, shards: int) -> int:
     """Return the shard of a tenant: crc32 of its UTF-8 text, modulo the number of shards."""
     return zlib.crc32(tenant.encode()) % shards
 
 
 def tenant_shards(series: pl.Series, shards: int) -> pl.Series:
-    """Return the shard of every tenant of a String series, UInt8; each different tenant is mapped once."""
-    shard_by_tenant = {tenant: tenant_shard(tenant, shards) for tenant in series.unique().to_list()}
-    return pl.Series("tenant_shard", [shard_by_tenant[tenant] for tenant in series.to_list()], dtype=pl.UInt8)
+    """Return the shard of every tenant of a String series, UInt8; of many rows each different tenant is mapped once."""
+    if len(series) < _LOOKED_UP_MIN:
+        return pl.Series("tenant_shard", [tenant_shard(tenant, shards) for tenant in series.to_list()], dtype=pl.UInt8)
+    tenants = series.rename("tenant")
+    distinct = tenants.unique()
+    numbers = [tenant_shard(tenant, shards) for tenant in distinct.to_list()]
+    table = pl.DataFrame({"tenant": distinct, "tenant_shard": pl.Series(numbers, dtype=pl.UInt8)})
+    return tenants.to_frame().join(table, on="tenant", maintain_order="left").get_column("tenant_shard")

@@ -8,7 +8,7 @@ import polars as pl
 from core.errors import InvariantViolation
 from core.frames import PARTIAL_SCHEMA, empty
 from operators.book_limit import SeriesMax, fold
-from operators.book_merge import OPEN_SCHEMA, UNIQUE, Aggregations, merge, merge_into
+from operators.book_merge import OPEN_SCHEMA, UNIQUE, Aggregations, merge_into
 from operators.book_unique import Periods, with_keys
 
 _PENDING_ROWS_MIN: Final = 50_000
@@ -64,14 +64,16 @@ class OpenSlots:
         if not done:
             return None
         below = pl.col("booked_minute") < border
-        parts = [self._merged, *self._pending]
-        taken = pl.concat(part.filter(below) for part in parts)
+        taken = self._merged.filter(below)
+        coming = [part for rows in self._pending if not (part := rows.filter(below)).is_empty()]
+        if coming:  # of a minute that was handed on while open, few rows came since
+            taken = merge_into(taken, coming)
         self._merged = self._merged.filter(~below)
         self._pending = [part for rows in self._pending if not (part := rows.filter(~below)).is_empty()]
         self._pending_rows = sum(map(len, self._pending))
         self._minutes.difference_update(done)
         self._changed(done)
-        return fold(merge(taken), self._series_max, watermark_ms)[0]
+        return fold(taken, self._series_max, watermark_ms)[0]
 
     def rows(self, watermark_ms: int) -> pl.DataFrame:
         """Return all open rows, merged, within the cardinality limit as far as it is decided, keys filled in."""

@@ -75,8 +75,9 @@ def test_unique_columns_agree_with_the_scalar() -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 4, 16])
-def test_tenant_shards(shards: int) -> None:
-    tenants = ["acme", "é", "acme", "globex", *map(str, range(50))]
+@pytest.mark.parametrize("distinct", [50, 700])  # each looked at, or joined
+def test_tenant_shards(shards: int, distinct: int) -> None:
+    tenants = ["acme", "é", "acme", "globex", *map(str, range(distinct))] * 3
     found = digests.tenant_shards(pl.Series(tenants), shards).to_list()
     assert found == [zlib.crc32(tenant.encode("utf-8")) % shards for tenant in tenants]
     assert found == [digests.tenant_shard(tenant, shards) for tenant in tenants]
