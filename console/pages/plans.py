@@ -22,7 +22,7 @@ from queries.stores import EPOCH, Stores
 
 TEXT_MAX: Final = 60_000
 _ROWS_MAX: Final = 300
-_CUSTOMERS_MAX: Final = 20
+_CUSTOMERS_MAX: Final = 200
 _COLUMNS: Final = (
     "customer", "contract", "charge", "period_start", "currency", "quantity_booked", "quantity_whatif",
     "amount_booked", "amount_whatif", "difference",
@@ -56,7 +56,12 @@ async def act(visit: Visit) -> Values | Response:
             raise Problem("invalid_request", "format: csv or parquet")
         return exporting.file_of("what-if", file, _COLUMNS, rows)
     shown = sent | {"report": report, "rows": rows[:_ROWS_MAX], "more": max(0, len(rows) - _ROWS_MAX)}
-    shown |= {"customers": by_customer(rows)[:_CUSTOMERS_MAX], "totals": report.totals()}
+    customers = by_customer(rows)
+    shown |= {
+        "customers": customers[:_CUSTOMERS_MAX],
+        "more_customers": max(0, len(customers) - _CUSTOMERS_MAX),
+        "totals": report.totals(),
+    }
     return await visit.services.pool.ask(lambda stores: _values(visit, stores, shown))
 
 

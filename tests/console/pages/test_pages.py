@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from console.formats import money
 from console.pages import events as events_page
+from console.pages import plans as plans_page
 from console.pages import usage as usage_page
 from queries.exceptions import groups
 from sinks.ledger import exceptions, tables
@@ -253,7 +254,7 @@ def test_a_document_is_reversed_once(log_in: LogIn, finished: Finished) -> None:
         assert "notice bad" in refused, "a preview refuses what the act would refuse"
 
 
-def test_plans_and_what_if_on_booked_usage(log_in: LogIn) -> None:
+def test_plans_and_what_if_on_booked_usage(log_in: LogIn, monkeypatch: pytest.MonkeyPatch) -> None:
     client = log_in("viewer")
     text = client.get("/plans?plan=payg").text
     assert "input_gpt_4" in text
@@ -266,6 +267,13 @@ def test_plans_and_what_if_on_booked_usage(log_in: LogIn) -> None:
         "/plans?plan=payg", data={"text": plain.replace("'0.03'", "'0.06'"), "from": "", "to": ""}
     ).text
     assert "+" in dearer.split("Change per customer", 1)[1]
+    changed = [row.split("</td>", 1)[0] for row in rows_of(dearer, "customers")]
+    assert len(changed) > 2
+    monkeypatch.setattr(plans_page, "_CUSTOMERS_MAX", 2)
+    form = {"text": plain.replace("'0.03'", "'0.06'"), "from": "", "to": ""}
+    cut = client.post("/plans?plan=payg", data=form).text
+    assert [row.split("</td>", 1)[0] for row in rows_of(cut, "customers")] == changed[:2], "the largest changes"
+    assert f"{len(changed) - 2} more customers" in cut
     wrong = client.post("/plans?plan=payg", data={"text": "plans: 3", "from": "", "to": ""})
     assert wrong.status_code == 200
     assert "This cannot be rated" in wrong.text
