@@ -92,14 +92,21 @@ class _Counting(StatefulSinkPartition[Any, None]):
 
 
 class CountingSink(FixedPartitionedSink[Any, None]):
-    """Calls a function with every item."""
+    """Calls a function with every item, in the process that made it."""
 
-    def __init__(self, take: Callable[[Any], None]) -> None:
+    def __init__(self, take: Callable[[Any], None], process: int = 0, processes: int = 1) -> None:
         self._take = take
+        self._name = f"sink-{process:02d}"
+        self._processes = processes
 
     def list_parts(self) -> list[str]:
-        """Return the one part."""
-        return ["sink-00"]
+        """Return the one part of this process."""
+        return [self._name]
+
+    def part_fn(self, item_key: str) -> int:
+        """Return the process whose shard has that key: see `core.shard_keys`."""
+        number = item_key.split("-")[1:2]
+        return int(number[0]) % self._processes if number else 0
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Counting:
         """Return the part."""
@@ -163,10 +170,13 @@ def run_items(
     )
     totals = Totals()
 
-    def table_sink(table: str) -> CountingSink:
-        return CountingSink(lambda item: totals.add(table, item))
+    place = (cluster.process_id, max(1, len(cluster.addresses)))
 
-    parts = metering.Parts(BatchSource(items, cluster.process_id), table_sink, CountingSink(lambda _: None))
+    def table_sink(table: str) -> CountingSink:
+        return CountingSink(lambda item: totals.add(table, item), *place)
+
+    outbox = CountingSink(lambda _: None, *place)
+    parts = metering.Parts(BatchSource(items, cluster.process_id), table_sink, outbox)
     flow = metering.build(settings, lines.history(), parts)
     began_s = perf_counter()
     with parts.resources:
