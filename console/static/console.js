@@ -144,21 +144,32 @@ document.querySelectorAll("input[data-hours-from]").forEach((slider) => {
 const source = document.body.dataset.live;
 if (source) {
   const light = document.querySelector("[data-live-light]");
-  const stream = new EventSource(source);
-  let heard = 0;
+  const FIRST_MS = 5000, LONGEST_MS = 60000;
+  let heard = 0, waitMs = FIRST_MS;
   const say = (text, stale) => { if (light) { light.textContent = text; light.classList.toggle("stale", stale); } };
-  stream.addEventListener("figures", (event) => {
-    heard = Date.now();
-    const message = JSON.parse(event.data);
-    for (const [name, text] of Object.entries(message.figures || {})) {
-      document.querySelectorAll(`[data-figure="${CSS.escape(name)}"]`).forEach((one) => { one.textContent = text; });
-    }
-    for (const [name, state] of Object.entries(message.states || {})) {
-      document.querySelectorAll(`[data-state="${CSS.escape(name)}"]`).forEach((one) => { one.classList.remove("good", "warn", "bad"); if (state) { one.classList.add(state); } });
-    }
-    say("Live", false);
-  });
-  stream.addEventListener("trouble", (event) => { heard = 0; say(`Not live: ${JSON.parse(event.data).title}`, true); });
-  stream.addEventListener("error", () => say("Not live: reconnecting", true));
+  const listen = () => {
+    const stream = new EventSource(source);
+    stream.addEventListener("figures", (event) => {
+      heard = Date.now();
+      waitMs = FIRST_MS;
+      const message = JSON.parse(event.data);
+      for (const [name, text] of Object.entries(message.figures || {})) {
+        document.querySelectorAll(`[data-figure="${CSS.escape(name)}"]`).forEach((one) => { one.textContent = text; });
+      }
+      for (const [name, state] of Object.entries(message.states || {})) {
+        document.querySelectorAll(`[data-state="${CSS.escape(name)}"]`).forEach((one) => { one.classList.remove("good", "warn", "bad"); if (state) { one.classList.add(state); } });
+      }
+      say("Live", false);
+    });
+    stream.addEventListener("trouble", (event) => { heard = 0; say(`Not live: ${JSON.parse(event.data).title}`, true); });
+    stream.addEventListener("error", () => {
+      if (stream.readyState !== EventSource.CLOSED) { say("Not live: reconnecting", true); return; }
+      // After any answer but 200 (too many viewers, a ledger or proxy that was away) a browser never asks again by itself.
+      say("Not live: trying again", true);
+      setTimeout(listen, waitMs * (0.5 + Math.random()));
+      waitMs = Math.min(waitMs * 2, LONGEST_MS);
+    });
+  };
+  listen();
   setInterval(() => { if (heard && Date.now() - heard > 15000) { say(`Last figures ${Math.round((Date.now() - heard) / 1000)} s ago`, true); } }, 5000);
 }

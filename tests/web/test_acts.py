@@ -261,6 +261,15 @@ def test_figures_arrive_while_one_looks(view: MakeViewer, finished: Finished) ->
     assert page.locator("[data-live-light]").inner_text() == "Live"
 
 
+def test_live_figures_come_again_after_an_answer_that_is_an_error(view: MakeViewer) -> None:
+    viewer = view()
+    viewer.context.route("**/live", lambda route: route.fulfill(status=503, body=""), times=1)
+    light = viewer.open("/").locator("[data-live-light]")
+    expect(light).to_have_text("Not live: trying again")
+    expect(light).to_have_text("Live", timeout=30_000)
+    viewer.complaints = [text for text in viewer.complaints if "503" not in text]
+
+
 def test_a_revoked_token_ends_the_session(view: MakeViewer, shown: tuple[Services, str]) -> None:
     viewer = view("viewer")
     page = viewer.open("/documents")
