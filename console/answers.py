@@ -138,11 +138,11 @@ def _csv(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(columns)
-    writer.writerows([_harmless(_cell(row[name])) for name in columns] for row in rows)
+    writer.writerows([harmless(_cell(row[name])) for name in columns] for row in rows)
     return text.getvalue().encode()
 
 
-def _harmless(value: Any) -> Any:
+def harmless(value: Any) -> Any:
     """Keep spreadsheets from taking a customer's text for a formula; a number is none."""
     if (isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r", "\n")) or _is_formula(value):
         return f"'{value}"

@@ -9,11 +9,11 @@ import polars as pl
 from starlette.requests import Request
 from starlette.responses import Response
 
+from console.answers import harmless
 from console.pages import asked
 
 FORMATS: Final = ("csv", "parquet")
 _TYPES: Final = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def wanted(request: Request) -> str:
@@ -47,6 +47,4 @@ def _plain(value: Any, *, safe: bool) -> Any:
         value = ", ".join(f"{name}={text}" for name, text in sorted(value.items()))
     if isinstance(value, list):
         value = ", ".join(map(str, value))
-    if safe and isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
+    return harmless(value) if safe else value
