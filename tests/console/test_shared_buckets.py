@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.limits import RateLimiter, full_of
-from console.shared_buckets import SETS, WAYS, SharedBuckets, SharedLimiter, new_file
+from console.shared_buckets import SETS, SIZE_BYTES, WAYS, SharedBuckets, SharedLimiter, new_file
 from core.clock import ManualClock
 
 
@@ -101,3 +101,8 @@ def test_processes_at_the_same_time_take_no_more_than_there_is() -> None:
         ]
         taken = [int(taker.communicate("x", timeout=120)[0]) for taker in takers]
     assert sum(taken) == full_of(500.0)
+
+
+def test_the_table_has_its_room_on_the_disk_from_the_start() -> None:
+    with new_file() as file:
+        assert os.fstat(file.fileno()).st_blocks * 512 >= SIZE_BYTES
