@@ -18,6 +18,7 @@ from typing import Any, Final
 from config.revision import History
 from core.directory_lock import DirectoryLock
 from core.errors import Disagreement
+from flows import summing
 from queries import kept_usage
 from queries.reconcile import sealed_until
 from queries.stores import Stores
@@ -194,7 +195,7 @@ def apply(stores: Stores, now: datetime, actor: str, done: Callable[[Due], None]
     """Remove everything that is due, and yield it month by month.
 
     :raises Disagreement: the totals of raw events do not count as many as there are; nothing of that month is removed.
-    :raises LockHeld: another run works on it.
+    :raises LockHeld: another run works on it, or facts are being summed; the next run goes on where this one ended.
     """
     with DirectoryLock(stores.settings.state_dir / "retention.lock"):
         yield from _apply(stores, now, actor, done)
@@ -235,8 +236,16 @@ def _keep(stores: Stores, one: Due) -> tuple[int, str]:
 
 
 def _remove(stores: Stores, table: _Table, one: Due, held: Held) -> None:
-    if table.name == FACTS:
+    if table.name != FACTS:
+        _remove_rows(stores, table, one, held)
+        return
+    # Sums of the month that another process is making just now would outlive its facts.
+    with DirectoryLock(stores.settings.state_dir / summing.LOCK):
         _remove_sums(stores, one, held)
+        _remove_rows(stores, table, one, held)
+
+
+def _remove_rows(stores: Stores, table: _Table, one: Due, held: Held) -> None:
     if not one.held:
         _drop(stores, table.name, one.month)
         return

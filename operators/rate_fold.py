@@ -6,7 +6,6 @@ stand as one. Memory and snapshots grow with the series of an hour then, not wit
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, Final
 
 import polars as pl
@@ -61,31 +60,34 @@ def together(frames: Sequence[pl.DataFrame], index: TermsIndex) -> pl.DataFrame:
 
 
 class SealedFacts:
-    """Sealed slices by booked hour, until the hour is rated."""
+    """Sealed slices by booked hour, until the hour is rated: as they came, folded, or found to have no price."""
 
     def __init__(self, shards: int, state: dict[str, Any], fold_rows: int) -> None:
         self._shards = shards
         self._fold_rows = fold_rows
         self._as_sealed = FrameStore(state.get("sealed"))
         self._folded = FrameStore(state.get("folded"))
-        self._new = {hour: self._as_sealed.count(hour) for hour in self._as_sealed.hours()}
-        """Slices of the hour that were not looked at by `fold`."""
+        self._unpriced = FrameStore(state.get("unpriced"))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state as plain values."""
-        return {"sealed": self._as_sealed.snapshot(), "folded": self._folded.snapshot()}
+        return {
+            "sealed": self._as_sealed.snapshot(),
+            "folded": self._folded.snapshot(),
+            "unpriced": self._unpriced.snapshot(),
+        }
 
     def add(self, hour: int, part: pl.DataFrame, index: TermsIndex) -> None:
         """Add slices of that booked hour, which is rated under that index."""
         self._as_sealed.add(hour, part)
-        self._new[hour] = self._new.get(hour, 0) + len(part)
-        if self._new[hour] < self._fold_rows:
+        if self._as_sealed.count(hour) < self._fold_rows:
             return
-        folded, rest = fold(pl.concat(self._as_sealed.take(hour)), index, self._shards)
-        self._as_sealed.add(hour, rest)  # also an empty one: the hour has facts, and is rated
-        self._new[hour] = 0
+        folded, unpriced = fold(pl.concat(self._as_sealed.take(hour)), index, self._shards)
+        self._as_sealed.add(hour, part.clear())  # the hour has facts, and is rated
         if len(folded):
             self._folded.add(hour, folded, partial(together, index=index))
+        if len(unpriced):
+            self._unpriced.add(hour, unpriced)
 
     def hours(self) -> Iterator[int]:
         """Return the booked hours that have facts, ascending."""
@@ -97,9 +99,11 @@ class SealedFacts:
 
     def rows(self, hour: int) -> list[pl.DataFrame]:
         """Return the slices of that hour."""
-        return list(chain(self._as_sealed.rows(hour), self._folded.rows(hour)))
+        return [frame for store in self._stores() for frame in store.rows(hour)]
 
     def take(self, hour: int) -> list[pl.DataFrame]:
         """Remove and return the slices of that hour."""
-        self._new.pop(hour, None)
-        return list(chain(self._as_sealed.take(hour), self._folded.take(hour)))
+        return [frame for store in self._stores() for frame in store.take(hour)]
+
+    def _stores(self) -> tuple[FrameStore, ...]:
+        return self._as_sealed, self._folded, self._unpriced

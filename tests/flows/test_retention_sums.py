@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from core.directory_lock import DirectoryLock
+from core.errors import LockHeld
 from flows import retention as flow
+from flows import summing
 from queries.reconcile import Span
 from queries.reconcile_sums import checks
 from queries.stores import Stores
@@ -44,3 +47,12 @@ def test_a_months_facts_go_and_their_sums_too(stores: Stores, held: list[str]) -
     assert kept == stores.rows(
         "SELECT count() AS n FROM @usage_facts_current WHERE booked_minute >= '2026-11-01 00:00:00'"
     )
+
+
+def test_nothing_is_removed_while_facts_are_being_summed(stores: Stores) -> None:
+    """What is summed meanwhile would stay behind without its facts."""
+    one = flow.Due("usage_facts", OCTOBER, 1_000, 0)
+    with DirectoryLock(stores.settings.state_dir / summing.LOCK), pytest.raises(LockHeld):
+        flow._remove(stores, FACTS_TABLE, one, flow.Held([], []))
+    assert _tenants(stores, "usage_facts", "booked_minute")
+    assert _tenants(stores, "usage_hours", "booked_hour")

@@ -88,6 +88,24 @@ def test_memory_of_an_hour_grows_with_its_series_and_not_with_its_facts() -> Non
     assert driver.rows().get_column("events").sum() == 50 * 60
 
 
+def test_usage_without_a_price_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    def counting(frame: pl.DataFrame, *rest: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+        looked_at.append(len(frame))
+        return fold(frame, *rest)
+
+    monkeypatch.setattr("operators.rate_fold.fold", counting)
+    driver = Driver(_history(), fold_rows=10)
+    for minute in range(30):
+        driver.send(facts([Use(minute, minute, "1", tenant=f"nobody-{n}") for n in range(5)]))
+        if minute == 14:
+            driver.restart()
+    assert sum(looked_at) == 30 * 5
+    driver.send(facts([]), END)
+    assert driver.rows("unrated").get_column("events").sum() == 30 * 5
+
+
 def test_stretches_of_other_terms_are_kept_apart() -> None:
     index = index_of(_history().at(HOUR0 * 3_600_000))
     frame = slices(facts([Use(minute, 60, "1", meter="calls", tenant="globex") for minute in range(60)]))
@@ -111,7 +129,7 @@ def test_a_state_of_the_version_before_folding_goes_on() -> None:
     driver = Driver(History([revision([version(PER_TOKEN)])]))
     driver.send(facts([Use(0, 0, "4")]))
     state = driver.logics[0].snapshot()
-    assert state.pop("folded") == {}
+    assert state.pop("folded") == state.pop("unpriced") == {}
     driver.logics = [driver._logic(0, state | {"version": 2})]
     driver.send(facts([Use(1, 1, "5")]), 200)
     assert driver.rows().get_column("quantity").to_list() == [9]
