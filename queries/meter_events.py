@@ -84,15 +84,18 @@ def events_sql(question: EventsQuestion, meter: Meter, rules: Rules) -> tuple[st
     """
     sql = MeterSql.of(meter)
     late = timedelta(days=rules.too_old_days + 1)
+    # An original may arrive so late, and its void as long after that as it is still found.
+    void_late = late + timedelta(days=rules.dedupe_horizon_days + 1)
     parameters: dict[str, Any] = sql.parameters | {
         "void": VOID_TYPE,
         "from": question.begins,
         "to": question.ends,
         "first": question.begins - timedelta(seconds=rules.future_s),
         "last": min(question.ends + late, _LATEST),
+        "void_last": min(question.ends + void_late, _LATEST),
         "limit": question.limit + 1,
     }
-    conditions = ["ingest_time >= {first:DateTime64(3)}", "ingest_time < {last:DateTime64(3)}", sql.applies]
+    conditions = ["ingest_time >= {first:DateTime64(3)}", sql.applies]
     if question.tenants is not None:
         conditions.append("tenant IN {tenants:Array(String)}")
         parameters["tenants"] = list(question.tenants)
@@ -111,8 +114,14 @@ def events_sql(question: EventsQuestion, meter: Meter, rules: Rules) -> tuple[st
     original = "parseDateTime64BestEffortOrNull(JSONExtractString(data, 'data', 'time'), 6, 'UTC')"
     used = f"ifNull({original}, event_time)"
     source = f"SELECT {_COLUMNS} FROM @usage_events_current WHERE {chosen}"  # noqa: S608
-    own = "event_time >= {from:DateTime64(6)} AND event_time < {to:DateTime64(6)} AND type != {void:String}"
-    void = f"type = {{void:String}} AND {used} >= {{from:DateTime64(6)}} AND {used} < {{to:DateTime64(6)}}"
+    own = (
+        "ingest_time < {last:DateTime64(3)} AND type != {void:String}"
+        " AND event_time >= {from:DateTime64(6)} AND event_time < {to:DateTime64(6)}"
+    )
+    void = (
+        "ingest_time < {void_last:DateTime64(3)} AND type = {void:String}"
+        f" AND {used} >= {{from:DateTime64(6)}} AND {used} < {{to:DateTime64(6)}}"
+    )
     page = f"SELECT * FROM ({source} AND {own} UNION ALL {source} AND {void}) ORDER BY {_PLACE} LIMIT {{limit:UInt32}}"  # noqa: S608
     text = (
         f"SELECT * EXCEPT (data, event_us), {sql.sign} AS sign, {sql.text} AS value, {sql.dimensions} AS dimensions"  # noqa: S608

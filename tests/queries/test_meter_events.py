@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from core.errors import InvalidRequest
-from queries.meter_events import EventsQuestion, meter_events
+from queries.meter_events import EventsQuestion, events_sql, meter_events
 from queries.stores import Row
 from tests.queries.conftest import START, Finished
 
@@ -73,3 +73,12 @@ def test_what_is_not_there_is_named(finished: Finished) -> None:
         meter_events(finished.stores, replace(HOUR, meter="none"))
     with pytest.raises(InvalidRequest, match="has no dimension 'colour'"):
         meter_events(finished.stores, replace(HOUR, dimensions={"colour": "red"}))
+
+
+def test_voids_are_looked_for_as_long_as_one_may_come(finished: Finished) -> None:
+    revision = finished.stores.history.latest
+    rules = revision.rules.model_copy(update={"too_old_days": 3, "dedupe_horizon_days": 50})
+    _, parameters = events_sql(HOUR, revision.meters[HOUR.meter], rules)
+    late = HOUR.ends + timedelta(days=3)  # the arrival of an original that is only just not too old
+    assert parameters["void_last"] > late + timedelta(days=50)
+    assert late < parameters["last"] < late + timedelta(days=50)
