@@ -139,7 +139,8 @@ def options(limits: "ConsoleSettings") -> dict[str, Any]:
         "log_config": None,
         "access_log": False,  # the service writes its own, with the request's id
         "server_header": False,
-        "proxy_headers": False,
+        "proxy_headers": bool(limits.proxies),
+        "forwarded_allow_ips": list(limits.proxies),
         "limit_concurrency": limits.connections_max,
         "timeout_keep_alive": 30,
         "timeout_graceful_shutdown": 10,

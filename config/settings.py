@@ -190,6 +190,9 @@ class ConsoleSettings(Section):
     """Port 0: any free port."""
     behind_tls: bool = False
     """A proxy with TLS is in front: the session cookie is then sent over TLS only."""
+    proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose `X-Forwarded-For` is believed. Without them limits by address see the
+    proxy alone, and one caller with a wrong token slows down all others."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes that serve the port together. Limits of rates hold for all of them together, all others for each."""
     threads: int = Field(default=8, ge=1, le=64)

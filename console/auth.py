@@ -39,6 +39,11 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="meterbridge"'}
 Lookup = Callable[[Engine], Token | None]
 
 
+def address_of(request: Request) -> str:
+    """Return the caller's address: of what spoke to the service, or what a believed proxy says it is."""
+    return request.client.host if request.client else ""
+
+
 class Authenticator:
     """Finds the token of a request. Answers of the ledger are remembered for a few seconds, wrong ones too.
 
@@ -58,8 +63,7 @@ class Authenticator:
         header = request.headers.get("authorization")
         if header is not None:
             scheme, _, text = header.partition(" ")
-            address = request.client.host if request.client else ""
-            token = await self.token_named(text.strip(), address) if scheme.lower() == "bearer" else None
+            token = await self.token_named(text.strip(), address_of(request)) if scheme.lower() == "bearer" else None
             if token is None:
                 detail = "the token is unknown, expired or revoked: make one by `meterbridge token create`"
                 raise Problem("unauthenticated", detail, headers=_CHALLENGE)

@@ -10,7 +10,7 @@ from console.acts import Acting
 from console.closing import Closings, check_period
 from console.problems import Problem
 from flows import period_acts
-from flows.sealing import Decision, Outcome
+from flows.sealing import Decision, Outcome, signing_key
 from queries.stores import Row
 from sinks.ledger import retention
 from sinks.ledger.retention import HoldKind
@@ -33,6 +33,8 @@ def seal(acting: Acting, closings: Closings, entity: str, name: str, *, accept: 
     if not acting.dry_run and outcome.seal is None:
         raise Problem("rejected", said, more={"findings": [_texts(one) for one in plain["findings"]]})
     changed = outcome.made_now or (acting.dry_run and outcome.seal is None and not outcome.against(accept=accept))
+    if acting.dry_run and changed:
+        signing_key(acting.stores)  # a preview refuses what the act would refuse
     return plain | {"changed": changed, "said": said}
 
 

@@ -188,7 +188,12 @@ async def perform(call: Call, name: str, subject: str, body: Body, work: Work, a
     if begun.answer is not None:
         status, text = begun.answer
         return Response(text, status, {_REPLAYED: "true"}, media_type=JSON)
-    done: Response = await ask(lambda stores: _once(stores, token.id, key, run))
+    try:
+        done: Response = await ask(lambda stores: _once(stores, token.id, key, run))
+    except Problem as problem:
+        if problem.code == "unavailable":  # it was never begun, and may be asked for with the same key at once
+            await services.pool.ask_ledger(lambda engine: idempotency.forget(engine, token.id, key))
+        raise
     return done
 
 

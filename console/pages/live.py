@@ -78,6 +78,8 @@ def live_route(services: Services) -> Route:
             return Response(status_code=401)
         if token.tenants:
             return Response(status_code=403)
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
         feed.check_room()
         return StreamingResponse(
             _stream(feed, request, services), media_type="text/event-stream", headers={"Cache-Control": "no-store"}

@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from console import limits
-from console.auth import COOKIE, check_origin
+from console.auth import COOKIE, address_of, check_origin
 from console.pages.base import FORM_BYTES_MAX, render
 from console.problems import Problem, of_error
 from console.services import Services
@@ -26,15 +26,18 @@ def session_routes(services: Services) -> list[Route]:
         return _page(request, "")
 
     async def log_in(request: Request) -> Response:
+        address = address_of(request)
         try:
             check_origin(request)
-            limits.check(tries, request.client.host if request.client else "")
+            if (wait_s := tries.wait_s(address)) > 0:
+                raise limits.too_many("too many failed logins came from this address", wait_s)
             text = await _token_text(request)
-            token = await services.authenticator.token_named(text, request.client.host if request.client else "")
+            token = await services.authenticator.token_named(text, address)
         except Exception as error:
             problem = of_error(error)
             return _page(request, problem.detail, problem.status)
         if token is None:
+            tries.take(address)
             return _page(request, "This token is unknown, expired or revoked.", 401)
         if token.role == "producer":
             return _page(request, "A producer's token sends events; it cannot look at the console.", 403)

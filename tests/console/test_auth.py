@@ -130,6 +130,29 @@ def test_wrong_logins_slow_down(client: httpx.Client) -> None:
     assert statuses == [401, 401, 429, 429]
 
 
+def test_logins_that_succeed_do_not_slow_down(client: httpx.Client, token_text: MakeToken) -> None:
+    text = token_text("viewer")
+    done = [client.post("/login", data={"token": text}, headers=same_origin(client)).status_code for _ in range(6)]
+    assert done == [303] * 6
+
+
+@pytest.mark.parametrize(("proxies", "another"), [(("127.0.0.1",), 401), ((), 429)])
+def test_callers_behind_a_proxy_are_told_apart_if_it_is_named(
+    settings: Settings, proxies: tuple[str, ...], another: int
+) -> None:
+    ledger.migrate(settings.ledger_url)
+    behind = settings.console.model_copy(update={"proxies": proxies})
+    services = open_services(settings.model_copy(update={"console": behind}), SystemClock())
+    with serving(services) as address, httpx.Client(base_url=address) as client:
+
+        def log_in(caller: str) -> int:
+            headers = same_origin(client) | {"X-Forwarded-For": caller}
+            return client.post("/login", data={"token": "x"}, headers=headers).status_code
+
+        assert [log_in("198.51.100.1") for _ in range(3)] == [401, 401, 429]
+        assert log_in("198.51.100.2") == another
+
+
 async def _try_unknown(authenticator: Authenticator) -> int:
     for number in range(1000):
         try:

@@ -82,6 +82,19 @@ def test_only_one_check_runs_at_a_time(acted: Acted, monkeypatch: pytest.MonkeyP
     assert "2026-10 of EU01 is under way" in answer.json()["detail"]
 
 
+def test_a_preview_refuses_a_missing_key_as_the_close_does(acted: Acted) -> None:
+    key_file = acted.services.settings.closing.key_file
+    assert key_file is not None
+    hidden = key_file.rename(key_file.with_suffix(".hidden"))
+    try:
+        for dry_run in (True, False):
+            refused = acted.post(f"{OVER}/close", role="approver", dry_run=dry_run, accept_exceptions=True)
+            assert refused.status_code == 422, refused.text
+            assert "METERBRIDGE_CLOSING__KEY_FILE" in refused.json()["detail"]
+    finally:
+        hidden.rename(key_file)
+
+
 def test_a_month_is_sealed_once_and_stays_closed(acted: Acted) -> None:
     complete = acted.post(f"{OVER}/close", role="approver").json()
     assert (complete["changed"], complete["said"]) == (True, "2026-10 of US01 would be sealed")
