@@ -1,6 +1,7 @@
 """Sums go with the facts they are of, and what is on hold stays in both."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +22,10 @@ OCTOBER = 202610
 
 
 @pytest.fixture
-def stores(clickhouse_url: str) -> Iterator[Stores]:
+def stores(clickhouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stores]:
+    monkeypatch.chdir(tmp_path)
     with usage_facts.stored(clickhouse_url) as found:
+        found.settings.state_dir.mkdir()
         usage_facts.write(found.settings.clickhouse, FACTS)
         list(usage_hours.advance(found.client, found.history.meters, OPEN))
         yield found
