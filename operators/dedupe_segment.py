@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
-from xxhash import xxh3_64_intdigest
 
 from operators import dedupe_layout, dedupe_segment_1
 from operators.dedupe_layout import FOOTER_BYTES, Footer
 from operators.dedupe_manifest import SegmentEntry
 from operators.dedupe_probe import Probe
 from operators.dedupe_run import EMPTY, U32, U64, Places, Records
+from operators.dedupe_segment_base import SegmentBase, check_footer
 from operators.dedupe_tail import damaged
 
 _PART_RECORDS: Final = 1 << 18
@@ -92,45 +92,24 @@ def open_segment(directory: Path, log_id: bytes, entry: SegmentEntry) -> Segment
     return Segment2(path, data, log_id, entry)
 
 
-class Segment2:
+class Segment2(SegmentBase):
     """A segment of format 2."""
 
-    __slots__ = ("_blocks", "_checked", "_footer", "_offsets", "_prefixes", "_sums", "entry", "path")
+    __slots__ = ("_footer", "_offsets", "_prefixes")
 
     def __init__(self, path: Path, data: mmap.mmap, log_id: bytes, entry: SegmentEntry) -> None:
-        self.path = path
-        self.entry = entry
         self._footer = foot = _read_footer(path, data, log_id, entry)
         self._prefixes: U32 = np.frombuffer(data, np.uint32, foot.count, foot.prefixes_at)
         self._offsets: U32 = np.frombuffer(data, np.uint32, foot.buckets + 1, foot.offsets_at)
-        self._sums: U64 = np.frombuffer(data, np.uint64, foot.blocks, foot.sums_at)
-        if dedupe_layout.index_checksum((self._prefixes, self._offsets, self._sums)) != foot.index_checksum:
+        sums: U64 = np.frombuffer(data, np.uint64, foot.blocks, foot.sums_at)
+        if dedupe_layout.index_checksum((self._prefixes, self._offsets, sums)) != foot.index_checksum:
             raise damaged(path, foot.prefixes_at, "the index's checksum differs")
-        self._blocks = np.frombuffer(data, foot.block_type, foot.blocks)
-        self._checked = np.zeros(foot.blocks, dtype=np.bool_)
-
-    def __len__(self) -> int:
-        return self._footer.count
-
-    @property
-    def file_bytes(self) -> int:
-        """Return the length of the file."""
-        return self._footer.file_bytes
-
-    @property
-    def minute_min(self) -> int:
-        """Return the earliest arrival minute in the segment."""
-        return self._footer.minute_min
-
-    @property
-    def minute_max(self) -> int:
-        """Return the latest arrival minute in the segment."""
-        return self._footer.minute_max
+        super().__init__(path, entry, np.frombuffer(data, foot.block_type, foot.blocks), sums, foot)
 
     @property
     def starts(self) -> U64:
         """Return `hi` of the first record of each block, the lower 32 bits zero."""
-        places = np.arange(0, len(self), self._footer.block_records)
+        places = np.arange(0, len(self), self._block_records)
         bucket = np.searchsorted(self._offsets, places, side="right") - 1
         return self._known(bucket, self._prefixes[places]) & ~_LOW_HALF
 
@@ -149,7 +128,7 @@ class Segment2:
         if not len(rows):
             return rows, places
         wanted_rest, wanted_lo = self._rest(hi[rows]), lo[rows]
-        block, at = np.divmod(places, self._footer.block_records)
+        block, at = np.divmod(places, self._block_records)
         self._check(block)
         same = (self._blocks["rest"][block, at] == wanted_rest) & (self._blocks["lo"][block, at] == wanted_lo)
         for key in np.flatnonzero(~same).tolist():
@@ -158,7 +137,7 @@ class Segment2:
 
     def _scan(self, place: int, hi: np.uint64, lo: np.uint64) -> tuple[bool, int]:
         """Look among the records behind `place` that share its prefix, which may lie in several blocks."""
-        size = self._footer.block_records
+        size = self._block_records
         bucket_end = int(self._offsets[self._bucket(hi) + 1])
         prefix, rest = self._prefixes[place], self._rest(np.array([hi]))[0]
         for at in range(place, bucket_end):
@@ -172,7 +151,7 @@ class Segment2:
 
     def read(self, places: Places) -> tuple[U64, U32]:
         """Return payload and arrival minute of the records that `locate` found."""
-        block, at = np.divmod(places, self._footer.block_records)
+        block, at = np.divmod(places, self._block_records)
         minute = self._blocks["minute"][block, at].astype(np.uint32) + np.uint32(self._footer.minute_base)
         return self._blocks["content"][block, at], minute
 
@@ -187,12 +166,7 @@ class Segment2:
         """Return a copy of the records from place `begin` to `end`, checked."""
         if begin >= end:
             return EMPTY
-        size = self._footer.block_records
-        first, last = begin // size, (end - 1) // size
-        self._check(np.arange(first, last + 1))
-        blocks = self._blocks[first : last + 1]
-        part = slice(begin - first * size, end - first * size)
-        lo, content, rest, minute = (blocks[name].reshape(-1)[part] for name in ("lo", "content", "rest", "minute"))
+        lo, content, rest, minute = self._columns(begin, end, ("lo", "content", "rest", "minute"))
         hi = self._known(self._buckets(begin, end), self._prefixes[begin:end]) | rest
         return Records(hi, lo, content, minute.astype(np.uint32) + np.uint32(self._footer.minute_base))
 
@@ -218,20 +192,9 @@ class Segment2:
         edges = np.clip(self._offsets[first : last + 1].astype(np.intp), begin, end)
         return np.repeat(np.arange(first, last), edges[1:] - edges[:-1])
 
-    def _check(self, blocks: Places) -> None:
-        for block in np.unique(blocks[~self._checked[blocks]]).tolist():
-            if xxh3_64_intdigest(self._blocks[block].tobytes()) != int(self._sums[block]):
-                offset = block * self._blocks.dtype.itemsize
-                raise damaged(self.path, offset, f"the checksum of block {block} differs")
-            self._checked[block] = True
-
 
 def _read_footer(path: Path, data: mmap.mmap, log_id: bytes, entry: SegmentEntry) -> Footer:
     stored = data[len(data) - FOOTER_BYTES :]
     foot = Footer.unpack(stored)
-    same_range = (foot.first, foot.end) == (entry.first, entry.end)
-    if foot.pack(log_id) != stored or stored[-8:].hex() != entry.checksum or not same_range:
-        raise damaged(path, len(data) - FOOTER_BYTES, "the footer is not the one that the manifest names")
-    if foot.file_bytes != len(data):
-        raise damaged(path, len(data), f"the file should be {foot.file_bytes} bytes long")
+    check_footer(path, stored, foot, log_id, entry, len(data))
     return foot

@@ -17,9 +17,11 @@ from typing import Any, Final
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
+from operators.dedupe_layout import index_checksum
 from operators.dedupe_manifest import SegmentEntry
 from operators.dedupe_probe import Probe
 from operators.dedupe_run import EMPTY, U32, U64, Places, Records
+from operators.dedupe_segment_base import SegmentBase, check_footer
 from operators.dedupe_tail import damaged
 
 FORMAT: Final = 1
@@ -76,49 +78,20 @@ class Footer:
         return self.index_at + 8 * self.words + 16 * self.blocks + FOOTER_BYTES
 
 
-def index_checksum(words: U64, starts: U64, sums: U64) -> int:
-    """Return the checksum over filter, block starts and block checksums."""
-    checksum = 0
-    for section in (words, starts, sums):
-        checksum = xxh3_64_intdigest(section.tobytes(), checksum)
-    return checksum
-
-
-class Segment1:
+class Segment1(SegmentBase):
     """A segment of format 1."""
 
-    __slots__ = ("_blocks", "_checked", "_footer", "_starts", "_sums", "entry", "path")
+    __slots__ = ("_starts",)
 
     def __init__(self, path: Path, data: mmap.mmap, log_id: bytes, entry: SegmentEntry) -> None:
-        self.path = path
-        self.entry = entry
-        self._footer = foot = _read_footer(path, data, log_id, entry)
+        foot = _read_footer(path, data, log_id, entry)
         array, at = np.frombuffer, foot.index_at
         words = array(data, np.uint64, foot.words, at)
         self._starts: U64 = array(data, np.uint64, foot.blocks, at + 8 * foot.words)
-        self._sums: U64 = array(data, np.uint64, foot.blocks, at + 8 * (foot.words + foot.blocks))
-        if index_checksum(words, self._starts, self._sums) != foot.index_checksum:
+        sums: U64 = array(data, np.uint64, foot.blocks, at + 8 * (foot.words + foot.blocks))
+        if index_checksum((words, self._starts, sums)) != foot.index_checksum:
             raise damaged(path, at, "the index's checksum differs")
-        self._blocks = array(data, block_type(foot.block_records), foot.blocks)
-        self._checked = np.zeros(foot.blocks, dtype=np.bool_)
-
-    def __len__(self) -> int:
-        return self._footer.count
-
-    @property
-    def file_bytes(self) -> int:
-        """Return the length of the file."""
-        return self._footer.file_bytes
-
-    @property
-    def minute_min(self) -> int:
-        """Return the earliest arrival minute in the segment."""
-        return self._footer.minute_min
-
-    @property
-    def minute_max(self) -> int:
-        """Return the latest arrival minute in the segment."""
-        return self._footer.minute_max
+        super().__init__(path, entry, array(data, block_type(foot.block_records), foot.blocks), sums, foot)
 
     @property
     def starts(self) -> U64:
@@ -127,13 +100,13 @@ class Segment1:
 
     def known(self) -> Iterator[U64]:
         """Yield `hi` of all records in order, in parts."""
-        step = self._footer.block_records * _PART_BLOCKS
+        step = self._block_records * _PART_BLOCKS
         for begin in range(0, len(self), step):
             yield self.slice(begin, min(begin + step, len(self))).hi
 
     def locate(self, hi: U64, lo: U64, probe: Probe) -> tuple[Places, Places]:
         """Return the places of the keys that are here, and where each is."""
-        size = self._footer.block_records
+        size = self._block_records
         block = np.maximum(np.searchsorted(self._starts, hi, side="right") - 1, 0)
         self._check(block)
         filled = np.minimum(size, len(self) - block * size)
@@ -154,7 +127,7 @@ class Segment1:
 
     def _scan(self, place: int, hi: np.uint64, lo: np.uint64) -> tuple[bool, int]:
         """Look among the records that share the upper half, which may lie in several blocks."""
-        size = self._footer.block_records
+        size = self._block_records
         for step, start in ((1, place), (-1, place - 1)):
             at = start
             while 0 <= at < len(self):
@@ -169,12 +142,12 @@ class Segment1:
 
     def read(self, places: Places) -> tuple[U64, U32]:
         """Return payload and arrival minute of the records that `locate` found."""
-        block, at = np.divmod(places, self._footer.block_records)
+        block, at = np.divmod(places, self._block_records)
         return self._blocks["content"][block, at], self._blocks["minute"][block, at]
 
     def lower_bound(self, hi: np.uint64) -> int:
         """Return the place of the first record whose upper half is at least that; the lower 32 bits must be zero."""
-        size = self._footer.block_records
+        size = self._block_records
         block = max(0, int(np.searchsorted(self._starts, hi)) - 1)
         self._check(np.array([block]))
         filled = min(size, len(self) - block * size)
@@ -184,28 +157,12 @@ class Segment1:
         """Return a copy of the records from place `begin` to `end`, checked."""
         if begin >= end:
             return EMPTY
-        size = self._footer.block_records
-        first, last = begin // size, (end - 1) // size
-        self._check(np.arange(first, last + 1))
-        blocks = self._blocks[first : last + 1]
-        part = slice(begin - first * size, end - first * size)
-        return Records(*(blocks[name].reshape(-1)[part] for name in ("hi", "lo", "content", "minute")))
-
-    def _check(self, blocks: Places) -> None:
-        for block in np.unique(blocks[~self._checked[blocks]]).tolist():
-            if xxh3_64_intdigest(self._blocks[block].tobytes()) != int(self._sums[block]):
-                offset = block * self._blocks.dtype.itemsize
-                raise damaged(self.path, offset, f"the checksum of block {block} differs")
-            self._checked[block] = True
+        return Records(*self._columns(begin, end, ("hi", "lo", "content", "minute")))
 
 
 def _read_footer(path: Path, data: mmap.mmap, log_id: bytes, entry: SegmentEntry) -> Footer:
     stored = data[len(data) - FOOTER_BYTES :]
     _, _, block_records, _, *numbers, _ = struct.unpack("<8sII16sQQQQIIQQ", stored)
     foot = Footer(block_records, *numbers)
-    same_range = (foot.first, foot.end) == (entry.first, entry.end)
-    if foot.pack(log_id) != stored or stored[-8:].hex() != entry.checksum or not same_range:
-        raise damaged(path, len(data) - FOOTER_BYTES, "the footer is not the one that the manifest names")
-    if foot.file_bytes != len(data):
-        raise damaged(path, len(data), f"the file should be {foot.file_bytes} bytes long")
+    check_footer(path, stored, foot, log_id, entry, len(data))
     return foot

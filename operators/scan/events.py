@@ -91,8 +91,7 @@ def read(
         if not good or not are_good(text, spans, limits.attribute_bytes, limits.subject_bytes):
             continue
         has_time = seen >> TIME & 1 == 1 and spans[TIME, 1] >= 0
-        arrival_us = entry_ms[row] * 1000
-        event_us = arrival_us
+        arrival_us = event_us = entry_ms[row] * 1000
         if has_time:
             good, event_us = time_us(text, spans[TIME, 0], spans[TIME, 1])
             if not good or event_us > arrival_us + limits.future_us or event_us < arrival_us - limits.past_us:
