@@ -185,7 +185,7 @@ def failed(answer: Answer) -> Failure | None:
 def retry_after_s(answer: Answer) -> float | None:
     """Return Retry-After in seconds, a date being taken relative to the answer's own Date; None if there is none."""
     text = answer.headers.get("retry-after", "").strip()
-    if text.isdecimal():
+    if text.isdecimal():  # seconds, not money
         return min(float(text), RETRY_AFTER_S_MAX)
     try:
         until = email.utils.parsedate_to_datetime(text)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.cli.serving import address_of
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,13 +60,7 @@ def test_a_token_made_by_the_command_opens_the_api(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        assert process.stdout is not None
-        told = ""
-        while not told.endswith("}\n"):
-            line = process.stdout.readline()
-            assert line, process.stderr.read() if process.stderr else ""
-            told += line
-        address = json.loads(told)["address"]
+        address = address_of(process)
         answer = httpx.get(f"{address}/api/v1/me", headers={"Authorization": f"Bearer {plain['token']}"}, timeout=10)
         assert answer.json()["tenants"] == ["acme"]
         assert httpx.get(f"{address}/health/ready", timeout=10).json() == {"ready": True}

@@ -1,6 +1,5 @@
 """`serve --workers 2` with real processes: both serve, limits and metrics are of both, a dead one comes back."""
 
-import json
 import os
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from config.revision import Revision
 from config.settings import RedisSettings
 from sinks import ledger
 from sinks.ledger import revisions, tokens
+from tests.cli.serving import address_of
 from tests.flows.harness import CONFIG
 
 ROOT = Path(__file__).parents[2]
@@ -85,18 +85,13 @@ def running(tmp_path: Path, redis_url: str) -> Iterator[Running]:
         text=True,
     )
     try:
-        assert process.stdout is not None
-        told = ""
-        while not told.endswith("}\n"):
-            line = process.stdout.readline()
-            assert line, "it ended"
-            told += line
+        address = address_of(process)
 
         def token(role: str) -> str:
             return tokens.create(engine, f"a {role}", role, actor="test", now=datetime.now(UTC))[1]
 
         supervisor = psutil.Process(process.pid)
-        yield Running(supervisor, json.loads(told)["address"], f"http://127.0.0.1:{port}/metrics", token)
+        yield Running(supervisor, address, f"http://127.0.0.1:{port}/metrics", token)
         workers = supervisor.children()
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

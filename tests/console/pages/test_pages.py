@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import select
 
 from console.formats import money
-from console.pages import events as events_page
 from console.pages import plans as plans_page
 from console.pages import usage as usage_page
 from queries.exceptions import groups
@@ -307,111 +306,6 @@ def test_a_token_of_single_tenants_sees_its_own_only(log_in: LogIn, finished: Fi
     late = client.get("/corrections?from=2026-11-20T00:00Z").text
     assert set(re.findall(r"</span></td><td>([a-z-]+)<div", late)) == {"globex"}
     assert client.get("/").headers["location"] == "/usage"
-
-
-def test_usage_is_that_of_the_facts_and_leads_to_its_events(log_in: LogIn, finished: Finished) -> None:
-    client = log_in()
-    rows = list(csv.DictReader(io.StringIO(client.get("/usage?meter=input_tokens&span=week&by=model&format=csv").text)))
-    facts = finished.stores.rows(
-        "SELECT dimensions['model'] AS model, sum(value) AS amount, sum(f.events) AS n FROM @usage_facts_current AS f"
-        " WHERE meter = 'input_tokens' GROUP BY model"
-    )
-    sums: dict[str, Decimal] = {}
-    for row in rows:
-        sums[row["group"]] = sums.get(row["group"], Decimal(0)) + Decimal(row["value"])
-    assert sums == {row["model"]: row["amount"] for row in facts}
-    assert sum(int(row["events"]) for row in rows) == sum(row["n"] for row in facts)
-    hour = finished.stores.rows(
-        "SELECT toStartOfHour(usage_minute) AS hour, sum(value) AS amount FROM @usage_facts_current"
-        " WHERE meter = 'input_tokens' AND tenant = 'acme' GROUP BY hour ORDER BY amount DESC LIMIT 1"
-    )[0]
-    address = f"/events?tenant=acme&meter=input_tokens&window=hour&from={hour['hour']:%Y-%m-%dT%H:%M}Z&format=csv"
-    events = list(csv.DictReader(io.StringIO(client.get(address).text)))
-    assert sum(int(row["sign"]) * Decimal(row["value"]) for row in events) == hour["amount"]
-
-
-def test_the_events_of_all_tenants_are_paged_and_a_file_never_cut(
-    log_in: LogIn, finished: Finished, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = log_in("viewer")
-    address = "/events?meter=requests&window=hour&from=2026-11-20T07:00Z"
-    rows = list(csv.DictReader(io.StringIO(client.get(f"{address}&format=csv").text)))
-    known = finished.stores.rows(
-        "SELECT tenant, sum(value) AS total FROM @usage_facts_current WHERE meter = 'requests'"
-        " AND toStartOfHour(usage_minute) = '2026-11-20 07:00:00' GROUP BY tenant"
-    )
-    sums: dict[str, Decimal] = {}
-    for row in rows:
-        sums[row["tenant"]] = sums.get(row["tenant"], Decimal(0)) + int(row["sign"])
-    assert sums == {row["tenant"]: row["total"] for row in known}
-    monkeypatch.setattr(events_page, "ROWS_MAX", len(rows) // 3)
-    found: list[str] = []
-    following = address
-    while following:
-        text = client.get(following).text
-        found += re.findall(r'<td class="key"><a href="/trace\?id=([^&]+)&', text)
-        link = re.search(r'href="([^"]+)" rel="next"', text)
-        following = link.group(1).replace("&amp;", "&") if link else ""
-        assert ("there are more" in text) == bool(link)
-    assert found == [row["id"] for row in rows]
-    monkeypatch.setattr(events_page, "EXPORT_MAX", len(rows) - 1)
-    refused = client.get(f"{address}&format=csv")
-    assert refused.status_code == 400
-    assert "there are more" in refused.text
-
-
-def test_points_of_a_split_and_of_days_of_a_time_zone_lead_to_their_events(log_in: LogIn) -> None:
-    client = log_in("viewer")
-    text = client.get("/usage?meter=input_tokens&by=model&window=day&span=week&zone=America/New_York").text
-    points = re.findall(r'<td>([^<]*)</td><td class="number"[^>]*>[^<]*</td>.*?<a href="([^"]+)">([\d,]+)</a>', text)
-    assert points
-    for group, link, count in points:
-        address = link.replace("&amp;", "&")
-        rows = list(csv.DictReader(io.StringIO(client.get(f"{address}&format=csv").text)))
-        assert sum(int(row["sign"]) for row in rows) == int(count.replace(",", "")), address
-        assert {row["dimensions"].partition("model=")[2].partition(",")[0] for row in rows} == {group}
-
-
-def test_usage_as_it_was_known_earlier_leaves_out_what_was_booked_later(log_in: LogIn, finished: Finished) -> None:
-    moment = "2026-11-20T10:00Z"
-    text = log_in().get(f"/usage?meter=requests&span=week&window=day&as_of={moment}&format=csv").text
-    shown = sum(int(row["events"]) for row in csv.DictReader(io.StringIO(text)))
-    known = finished.stores.rows(
-        "SELECT sumIf(f.events, booked_minute < '2026-11-20 10:00:00') AS then, sum(f.events) AS now"
-        " FROM @usage_facts_current AS f WHERE meter = 'requests'"
-    )[0]
-    assert shown == known["then"] < known["now"]
-
-
-def test_spend_of_a_customer_adds_up_to_its_rated_rows(log_in: LogIn, finished: Finished) -> None:
-    client = log_in()
-    rows = list(csv.DictReader(io.StringIO(client.get("/spend?at=2026-11-20T12:00Z&format=csv").text)))
-    sums: dict[str, Decimal] = {}
-    for row in rows:
-        sums[row["customer"]] = sums.get(row["customer"], Decimal(0)) + Decimal(row["amount"])
-    known = finished.stores.rows(
-        "SELECT customer, sum(amount) AS total FROM @rated_usage_current WHERE customer != ''"
-        " AND period_start = '2026-11-01 00:00:00' GROUP BY customer"
-    )
-    assert {row["customer"]: sums[row["customer"]] for row in known} == {row["customer"]: row["total"] for row in known}
-    text = client.get("/spend?customer=globex&at=2026-11-20T12:00Z").text
-    assert "Tier 1 of" in text or "Tier 2 of" in text
-
-
-def test_the_forecast_hangs_on_the_period_and_not_on_the_moment_that_names_it(log_in: LogIn) -> None:
-    client = log_in()
-    early, late = (
-        {
-            (row["contract"], row["charge"], row["price_row"]): row
-            for row in csv.DictReader(io.StringIO(client.get(f"/spend?customer=globex&at={at}&format=csv").text))
-        }
-        for at in ("2026-11-03T12:00Z", "2026-11-20T12:00Z")
-    )
-    assert early.keys() == late.keys()
-    pairs = [(Decimal(row["forecast_quantity"] or 0), Decimal(late[key]["forecast_quantity"] or 0))
-             for key, row in early.items()]  # fmt: skip
-    assert any(one for one, _ in pairs)
-    assert all(abs(one - other) <= other / 1000 for one, other in pairs), "time goes on between the two requests"
 
 
 def test_every_link_of_the_first_page_leads_somewhere(log_in: LogIn) -> None:
